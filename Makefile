@@ -1,0 +1,105 @@
+# Everything a developer or CI runs. It needs make and Python 3.11 or newer; the rest is installed into
+# virtual environments inside the checkout, once, and again when pyproject.toml or constraints.txt change.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-client test-all check lint types imports stubs-fresh proto bench image image-test \
+	develop constraints clean
+
+# The newest Python may have no wheels yet, so the one that constraints.txt was made for comes first.
+PYTHON ?= $(shell for python in python3.11 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+CLIENT_VENV := $(VENV)-client
+PROTO_VENV := $(VENV)-proto
+# Not a plain -q: pip warns, harmlessly, of every package that a configured index lacks.
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+ROOTS := proto models server client
+SOURCES := $(shell find $(ROOTS) -mindepth 1 -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
+PYTEST_ARGS ?=
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.wheel ## Train two models, serve them, ask for predictions with error bars
+	@$(BIN)/python examples/demo.py
+
+test: test-client test-all ## Test the built wheel, once with no extras and once with all
+
+test-client: $(CLIENT_VENV)/.wheel
+	$(CLIENT_VENV)/bin/pytest tests/client tests/packaging/without_extras.py $(PYTEST_ARGS)
+
+test-all: $(VENV)/.wheel
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: lint types imports stubs-fresh ## Lint, formatting, types, import rules, fresh stubs
+
+lint: $(VENV)/.packages
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.packages
+	$(BIN)/mypy
+
+empty :=
+imports: $(VENV)/.packages
+	PYTHONPATH=$(subst $(empty) $(empty),:,$(ROOTS)) $(BIN)/lint-imports
+
+stubs-fresh: $(PROTO_VENV)/.packages
+	@rm -rf build/stubs && mkdir -p build/stubs
+	@$(PROTO_VENV)/bin/python scripts/generate_stubs.py build/stubs
+	@diff -r -x '*.proto' -x __init__.py -x py.typed -x __pycache__ proto build/stubs \
+		|| { echo "The stubs in proto/ are not what the .proto files give: run 'make proto'." >&2; exit 1; }
+
+proto: $(PROTO_VENV)/.packages ## Regenerate the stubs beside the .proto files
+	$(PROTO_VENV)/bin/python scripts/generate_stubs.py proto
+
+bench: $(VENV)/.wheel ## Run every benchmark, quickly (for one at full length: python -m benchmarks.NAME)
+	@for name in engine serving; do $(BIN)/python -m benchmarks.$$name --quick || exit; done
+
+image: ## Build the container image (deploy/image.sh says what can be chosen)
+	@deploy/image.sh build
+
+image-test: $(VENV)/.wheel ## Start the image's server on a trained model and ask it for predictions
+	@$(BIN)/python deploy/image_test.py
+
+develop: $(VENV)/.packages ## Put the checkout itself in place of the wheel, for quick rounds of pytest
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.wheel
+
+constraints: ## Renew constraints.txt: the newest versions of everything but torch
+	@PYTHON=$(PYTHON) scripts/constraints.sh
+
+clean: ## Remove everything that make made
+	rm -rf $(VENV) $(CLIENT_VENV) $(PROTO_VENV) build dist repository tour
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# pip comes from the constraints file first: reading [dependency-groups] needs 25.1 or newer.
+$(VENV)/.packages: pyproject.toml constraints.txt
+	$(if $(PYTHON),,$(error dropserve needs Python 3.11 or newer: install it, or name it with PYTHON=/path/to/python3))
+	@echo "Installing packages into $(VENV): a minute or two, and not again until they change."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --constraint constraints.txt --upgrade pip hatchling
+	@$(PIP) install --constraint constraints.txt --no-build-isolation '.[all]' --group dev
+	@touch $@
+
+dist/.built: $(VENV)/.packages $(SOURCES)
+	@rm -rf dist
+	@$(BIN)/hatchling build -t wheel -d dist
+	@touch $@
+
+$(VENV)/.wheel: dist/.built
+	@$(PIP) install --no-deps --force-reinstall dist/*.whl
+	@touch $@
+
+# No extras, and only the test tools that the client's tests need: what an application has that asks a server.
+$(CLIENT_VENV)/.wheel: dist/.built
+	@$(PYTHON) -m venv --clear --without-pip $(CLIENT_VENV)
+	@$(PIP) --python $(CLIENT_VENV)/bin/python install --constraint constraints.txt dist/*.whl --group test
+	@touch $@
+
+$(PROTO_VENV)/.packages: $(VENV)/.packages
+	@$(PYTHON) -m venv --clear --without-pip $(PROTO_VENV)
+	@$(PIP) --python $(PROTO_VENV)/bin/python install --group proto
+	@touch $@
