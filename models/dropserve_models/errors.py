@@ -1,0 +1,64 @@
+"""What can go wrong with a model, its data and its artifact.
+
+::
+
+    ModelsError                   every error of this package
+    ├── DataError                 the data file can't be trained on or predicted from
+    ├── ConfigError               a training option is out of range or contradicts another
+    ├── ArtifactError             the artifact on disk is missing, damaged or refused
+    ├── ExportError               the exported graph does not compute what was trained
+    ├── InputError                features or options handed to ``predict`` are wrong
+    ├── MemoryLimitError          the answer would need more memory than the model may use
+    ├── DeviceError               the device asked for is not there
+    └── MonteCarloUnavailable     the model can't be run with dropout on
+
+Messages are one line: what was wrong, and what would be right. They know nothing of any transport.
+"""
+
+from __future__ import annotations
+
+
+class ModelsError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class DataError(ModelsError):
+    """The data can't be used: a missing file or column, a value that is not a finite number, too few rows."""
+
+
+class ConfigError(ModelsError):
+    """A training option is out of range or contradicts another."""
+
+
+class ArtifactError(ModelsError):
+    """An artifact is missing, damaged, or refused (wrong digest, external data outside its folder)."""
+
+
+class ExportError(ModelsError):
+    """The exported graph is not valid, or answers differently from the network that was trained."""
+
+
+class InputError(ModelsError):
+    """Features or options of a prediction are wrong.
+
+    Attributes
+    ----------
+    field : str
+        Which of them, as the caller knows it: ``"inputs"``, or an attribute of `MonteCarloOptions`.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class MemoryLimitError(ModelsError):
+    """The answer alone (returned samples, say) would exceed the memory a request may use."""
+
+
+class DeviceError(ModelsError):
+    """The device asked for is not available."""
+
+
+class MonteCarloUnavailable(ModelsError):
+    """The model has no dropout, or an operation after it that the Monte Carlo engine can't run."""

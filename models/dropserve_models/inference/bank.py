@@ -1,0 +1,74 @@
+"""Masks kept from one request to the next.
+
+Drawing masks, and gathering the weights they leave, costs more than a small request's arithmetic. A seeded
+request's masks are kept for the next request with that seed. A request without a seed takes masks from one
+of `SLOTS` slots at random, which is drawn afresh after `USES` requests: two such requests have the same
+masks with a probability of at most 1 / SLOTS, so their errors' correlation is at most that, and the mean of
+many requests errs at most sqrt(USES) times as much as with masks of their own.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TypeAlias
+
+from dropserve_models.inference.blocks import BlockMasks
+from dropserve_models.inference.masks import Strata, fresh_seed
+
+SLOTS = 64
+USES = 8
+
+MaskSet: TypeAlias = list[tuple[BlockMasks, Strata]]
+"""All blocks of a request, with their strata."""
+
+
+class MaskBank:
+    """A bounded store of mask sets. Thread-safe.
+
+    Parameters
+    ----------
+    limit_bytes : int
+        What the sets kept may take; the least recently used go first.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._lock = threading.Lock()
+        self._sets: OrderedDict[Hashable, MaskSet] = OrderedDict()
+        self._uses: dict[Hashable, int] = {}
+        self._slots = random.Random(fresh_seed())
+
+    def seeded(self, seed: int, kind: Hashable, draw: Callable[[int], MaskSet]) -> MaskSet:
+        """The masks of a seed."""
+        return self._get((seed, kind), lambda: draw(seed), None)
+
+    def unseeded(self, kind: Hashable, draw: Callable[[int], MaskSet]) -> MaskSet:
+        """Masks that few other requests have."""
+        return self._get((self._slots.randrange(-SLOTS, 0), kind), lambda: draw(fresh_seed()), USES)
+
+    def _get(self, key: Hashable, draw: Callable[[], MaskSet], uses: int | None) -> MaskSet:
+        with self._lock:
+            found = self._sets.get(key)
+            if found is not None and (uses is None or self._uses[key] < uses):
+                self._sets.move_to_end(key)
+                self._uses[key] += 1
+                return found
+        made = draw()
+        with self._lock:
+            self._sets[key] = made
+            self._sets.move_to_end(key)
+            self._uses[key] = 1
+            self._evict()
+        return made
+
+    def _evict(self) -> None:
+        # Sizes are taken anew, since a set grows when it is first used.
+        sizes = {key: sum(masks.nbytes for masks, _ in blocks) for key, blocks in self._sets.items()}
+        total = sum(sizes.values())
+        while total > self._limit and len(self._sets) > 1:
+            key, _ = self._sets.popitem(last=False)
+            del self._uses[key]
+            total -= sizes[key]

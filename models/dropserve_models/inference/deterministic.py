@@ -1,0 +1,97 @@
+"""Deterministic inference: one ONNX Runtime session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import numpy as np
+import onnxruntime
+
+from dropserve_models.errors import ArtifactError, DeviceError
+from dropserve_models.prediction import FloatArray
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Session:
+    """An ONNX Runtime session with one float32 input, [rows, features]. Thread-safe.
+
+    Attributes
+    ----------
+    provider : str
+        The execution provider that was verified after creation.
+    """
+
+    def __init__(self, model: bytes, device: Device = "auto", threads: int | None = None) -> None:
+        options = onnxruntime.SessionOptions()
+        # ONNX Runtime counts the host's cores, not the quota of this process, and spins while idle.
+        options.intra_op_num_threads = threads or available_cores()
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=_providers(device))
+        except Exception as error:  # the runtime's exceptions have no common base class
+            raise ArtifactError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+        self.provider = cast(str, self._session.get_providers()[0])
+        if device == "cuda" and self.provider != "CUDAExecutionProvider":
+            raise DeviceError(
+                f"device cuda was asked for, but ONNX Runtime runs this model on {self.provider}; "
+                "install onnxruntime-gpu with its CUDA libraries, or use --device cpu"
+            )
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 2:
+            raise ArtifactError(
+                "the model must have one input, float32 [rows, features]; it has "
+                + (", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs) or "none")
+            )
+        self._input = inputs[0].name
+        width = inputs[0].shape[1]
+        self.features = width if isinstance(width, int) else None
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
+
+    def run(self, features: FloatArray, outputs: Sequence[str] | None = None) -> list[FloatArray]:
+        """The outputs named (without names: all) for features [rows, features]."""
+        return cast("list[FloatArray]", self._session.run(outputs, {self._input: features}))
+
+
+def available_cores() -> int:
+    """The cores this process may use: its affinity mask, and the quota of its control group."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(cores, int(np.ceil(quota)))) if quota else cores
+
+
+def _cgroup_quota() -> float | None:
+    """Cores' worth of CPU time the control group grants (cgroup v2, then v1), or None without a limit."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", encoding="ascii") as file:
+            limit = int(file.read())
+        with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us", encoding="ascii") as file:
+            return limit / int(file.read()) if limit > 0 else None
+    except (OSError, ValueError):
+        return None
+
+
+def _providers(device: Device) -> list[str]:
+    available = onnxruntime.get_available_providers()
+    if device == "cpu" or "CUDAExecutionProvider" not in available:
+        return ["CPUExecutionProvider"]
+    if not os.path.exists("/dev/nvidiactl") and not os.path.exists("/dev/dxg"):
+        # Without a driver the CUDA provider would only print an error and fall back.
+        return ["CPUExecutionProvider"]
+    onnxruntime.preload_dlls()
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,263 @@
+"""The Monte Carlo engine: runs a program N times with dropout on, in blocks of passes and rows.
+
+All rows of a request share the masks of a pass, so that a pass is one function of the features and its
+rows are joint samples. Blocks bound the memory; they do not change the result, because every pass's masks
+are keyed by its number and every step treats each row on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dropserve_models.inference.bank import MaskBank
+from dropserve_models.inference.blocks import PASS_BLOCK, BlockMasks, blocks, draw_masks
+from dropserve_models.inference.deterministic import Session
+from dropserve_models.inference.estimate import Estimate
+from dropserve_models.inference.masks import STRATUM, Strata, fresh_seed, strata
+from dropserve_models.inference.plan import make_plan
+from dropserve_models.inference.program import Program
+from dropserve_models.inference.runner import Runner
+from dropserve_models.inference.workspace import Workspace
+from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate
+
+BANK_BYTES = 64 * 2**20
+"""What the masks that a model keeps from one request to the next may take."""
+BANKED_PASSES = 1000
+"""Requests with more passes draw their masks block by block, and keep none."""
+THINNED_ROWS = 16
+"""From this many rows on, gathering a pass's weights costs less than multiplying the dropped units."""
+ROW_MULTIPLE = 16
+"""Seeded requests are padded to a multiple of this: with fewer rows, matrix libraries take other paths
+that round differently, and a row's bytes must not depend on how many others there are."""
+
+
+class Engine:
+    """A program with its prefix, ready to run. Thread-safe.
+
+    Parameters
+    ----------
+    program : Program
+        Its outputs are the prediction and, for a heteroscedastic model, the noise variance.
+    prefix : Session or None
+        Computes the program's boundary; None where that is the input itself.
+    classifier : bool
+        Whether the outputs are class probabilities. A single column p is answered as (1 - p, p).
+    memory_bytes : int
+        What a request may take beyond its input and its answer.
+    """
+
+    def __init__(self, program: Program, prefix: Session | None, classifier: bool, memory_bytes: int) -> None:
+        self.program = program
+        self.plan = make_plan(program)
+        self._prefix = prefix
+        self._classifier = classifier
+        self._memory = memory_bytes
+        self._runner = Runner(program, self.plan)
+        self._workspace = Workspace(program, self.plan)
+        self._bank = MaskBank(BANK_BYTES)
+        self._thinnable = bool(self.plan.fused)
+
+    def run(self, features: FloatArray, options: MonteCarloOptions) -> Prediction:
+        """Predict features [rows, features], float32 and finite.
+
+        Raises
+        ------
+        MemoryLimitError
+            The samples asked for, or the work on a single row, need more than `memory_bytes`.
+        """
+        rows = len(features)
+        exact = options.integrate and self.plan.affine is not None and not self.plan.body
+        if exact and len(self.program.outputs) == 1:
+            options = replace(options, passes=1)
+        if options.seed is None:
+            thinned = self._thinnable and rows >= THINNED_ROWS
+        else:
+            # Which way is taken shows in the last bits, so it must not depend on the rows.
+            thinned = self._thinnable
+            padding = -rows % ROW_MULTIPLE
+            features = (
+                np.concatenate([features, np.repeat(features[-1:], padding, 0)]) if padding else features
+            )
+        step = self._workspace.rows(rows, options, self._memory)
+        parts = [
+            self._run(features[start : start + step], options, thinned, exact)
+            for start in range(0, len(features), step)
+        ]
+        return concatenate(parts, rows)
+
+    def evaluate(self, features: FloatArray) -> list[FloatArray]:
+        """The outputs in eval mode, dropout off, each [rows, outputs]: to be compared with ONNX Runtime's."""
+        ones = [np.ones((1, site.units), np.float32) for site in self.program.sites]
+        return [value[0] for value in self.passes(features, ones)]
+
+    def passes(self, features: FloatArray, masks: Sequence[FloatArray]) -> list[FloatArray]:
+        """The outputs, each [passes, rows, outputs], for masks given: one [passes, units] for each site."""
+        with torch.inference_mode():
+            given = _GivenMasks(masks)
+            outputs = self._runner.run(
+                self._boundary(features), given, thinned=False, integrate=False
+            ).outputs
+            return [value.expand(-1, given.passes, -1).permute(1, 2, 0).numpy() for value in outputs]
+
+    def _run(
+        self, features: FloatArray, options: MonteCarloOptions, thinned: bool, exact: bool
+    ) -> Prediction:
+        """As many rows as fit the memory limit."""
+        with torch.inference_mode():
+            boundary = self._boundary(features)
+            if thinned:
+                boundary = self._runner.prepare(boundary)
+            parts = [
+                _Rows(
+                    {name: value[..., start:stop] for name, value in boundary.items()},
+                    Estimate(options.quantiles, options.return_samples, self._classifier),
+                    np.arange(start, stop),
+                )
+                for start, stop in self._workspace.chunks(len(features), options, thinned)
+            ]
+            done: list[_Answered] = []
+            for masks, groups in self._masks(options, thinned):
+                for part in parts:
+                    self._add(part, masks, groups, thinned, options.integrate)
+                if options.adaptive:
+                    retired = [part.retire(options) for part in parts]
+                    done += [answer for answers, _ in retired for answer in answers]
+                    parts = [left for _, left in retired if left is not None]
+                if not parts:
+                    break
+            for part in parts:
+                done += part.answered(np.full(len(part.rows), True), exact=exact)
+            return _in_order(done, options.adaptive)
+
+    def _add(self, part: _Rows, masks: BlockMasks, groups: Strata, thinned: bool, integrate: bool) -> None:
+        """Compute a block of passes for some rows, and add it to what is known of them."""
+        run = partial(self._runner.run, part.boundary, thinned=thinned, integrate=integrate)
+        if not thinned:
+            computed, back = [run(masks)], None
+        else:
+            numbers, thinned_masks = masks.groups(self.plan.sorting_site(integrate))
+            computed, back = [run(group) for group in thinned_masks], numbers
+        outputs = [
+            _by_pass(values, masks.passes, back)
+            for values in zip(*(passes.outputs for passes in computed), strict=True)
+        ]
+        samples = outputs[0]
+        if self._classifier and len(samples) == 1:
+            samples = np.concatenate([1.0 - samples, samples])
+        within = None
+        if computed[0].within is not None:
+            within = _by_pass(
+                [passes.within for passes in computed if passes.within is not None], masks.passes, back
+            )
+        part.estimate.add(samples, outputs[1] if len(outputs) > 1 else None, groups, within)
+
+    def _masks(self, options: MonteCarloOptions, thinned: bool) -> Iterator[tuple[BlockMasks, Strata]]:
+        """The masks of every block of passes, with its strata."""
+        draws = self.plan.draws if options.integrate else 1
+        limit = 2 * STRATUM if options.adaptive else PASS_BLOCK
+
+        def draw(seed: int) -> Iterator[tuple[BlockMasks, Strata]]:
+            for block in blocks(strata(options.passes, options.masks), limit):
+                yield draw_masks(self.program.sites, seed, block, self.plan.tail, draws), block.groups
+
+        if options.passes > BANKED_PASSES:
+            return draw(fresh_seed() if options.seed is None else options.seed)
+        kind = (options.passes, options.masks, limit, draws)
+        if options.seed is not None:
+            return iter(self._bank.seeded(options.seed, kind, lambda seed: list(draw(seed))))
+        if thinned:  # the weights gathered for it would fill the bank, and cost less than the work they serve
+            return draw(fresh_seed())
+        return iter(self._bank.unseeded(kind, lambda seed: list(draw(seed))))
+
+    def _boundary(self, features: FloatArray) -> dict[str, Tensor]:
+        """The boundary values, [units, 1, rows]."""
+        names = self.program.boundary
+        values = [features] * len(names) if self._prefix is None else self._prefix.run(features, names)
+        return {
+            name: torch.from_numpy(value.T.copy()).unsqueeze(1)
+            for name, value in zip(names, values, strict=True)
+        }
+
+
+_Answered: TypeAlias = tuple[NDArray[np.intp], Prediction]
+"""Places of rows, and their prediction."""
+
+FILLER = -1
+"""In the place of a row that has converged and only pads the others to a multiple of `ROW_MULTIPLE`."""
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows computed together: their boundary values, what is known of them, and their places."""
+
+    boundary: dict[str, Tensor]
+    estimate: Estimate
+    rows: NDArray[np.intp]
+
+    def retire(self, options: MonteCarloOptions) -> tuple[list[_Answered], _Rows | None]:
+        """The rows that have converged, and what is left to compute, if anything."""
+        reached = self.estimate.converged(options.mean_tolerance, options.std_tolerance)
+        answered = self.answered(reached)
+        self.rows[reached] = FILLER
+        left = np.flatnonzero(self.rows != FILLER)
+        if not len(left):
+            return answered, None
+        padding = -len(left) % ROW_MULTIPLE
+        if len(left) + padding >= len(self.rows):
+            return answered, self
+        index = np.concatenate([left, np.repeat(left[-1:], padding)])
+        boundary = {name: value[..., torch.from_numpy(index)] for name, value in self.boundary.items()}
+        rows = np.concatenate([self.rows[left], np.full(padding, FILLER)])
+        return answered, _Rows(boundary, self.estimate.select(index), rows)
+
+    def answered(self, chosen: NDArray[np.bool_], *, exact: bool = False) -> list[_Answered]:
+        """The predictions of chosen rows, fillers left out."""
+        index = np.flatnonzero(chosen & (self.rows != FILLER))
+        if not len(index):
+            return []
+        estimate = self.estimate if len(index) == len(self.rows) else self.estimate.select(index)
+        return [(self.rows[index], estimate.result(exact=exact))]
+
+
+class _GivenMasks(BlockMasks):
+    """Masks from outside, whatever their values: [passes, units] a site."""
+
+    def __init__(self, masks: Sequence[FloatArray]) -> None:
+        super().__init__((), (), max(len(mask) for mask in masks), 1)
+        self._given = masks
+
+    def scaled(self, site: int) -> Tensor:
+        """The mask as a value: [units, passes, 1]."""
+        return torch.from_numpy(np.ascontiguousarray(self._given[site].T))[:, :, None]
+
+
+def _by_pass(values: Sequence[Tensor], passes: int, back: NDArray[np.intp] | None) -> FloatArray:
+    """The groups' values as one, [outputs, draws, rows], pass by pass; `back` undoes the grouping."""
+    if values[0].shape[1] == 1:  # the same for every pass
+        same: FloatArray = values[0].numpy()
+        return np.broadcast_to(same, (same.shape[0], passes, same.shape[2]))
+    if back is None or len(values) == 1:
+        array: FloatArray = values[0].numpy()
+        return array
+    joined = np.concatenate([value.numpy() for value in values], 1)
+    draws = joined.shape[1] // passes
+    order = back if draws == 1 else (back[:, None] * draws + np.arange(draws)).reshape(-1)
+    return joined[:, order]
+
+
+def _in_order(parts: list[tuple[NDArray[np.intp], Prediction]], adaptive: bool) -> Prediction:
+    """The rows' predictions, put together in the order of the rows."""
+    order = np.concatenate([rows for rows, _ in parts]).argsort() if len(parts) > 1 else None
+    joined = concatenate([prediction for _, prediction in parts], None, order)
+    if not adaptive:
+        return joined
+    counts = np.concatenate([np.full(len(rows), prediction.passes) for rows, prediction in parts])
+    return replace(joined, passes=int(counts.max()), row_passes=counts if order is None else counts[order])

@@ -1,0 +1,153 @@
+"""The steps of a program, in torch, on values laid out [units, passes, rows].
+
+A value that no Dropout reaches has one pass, and broadcasts. Units come first so that a linear layer is
+one matrix product over all passes and rows, and unit-wise work runs over contiguous memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dropserve_models.inference.program import (
+    Array,
+    Concat,
+    Drop,
+    Elementwise,
+    Linear,
+    Mean,
+    Select,
+    Softmax,
+    Step,
+)
+
+Operation = Callable[..., Tensor]
+
+_UNARY: Mapping[str, Operation] = {
+    "Abs": torch.abs,
+    "Erf": torch.erf,
+    "Exp": torch.exp,
+    "Gelu": functional.gelu,
+    "GeluTanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "HardSwish": functional.hardswish,
+    "Identity": lambda x: x,
+    "Log": torch.log,
+    "Mish": functional.mish,
+    "Neg": torch.neg,
+    "Reciprocal": torch.reciprocal,
+    "Relu": torch.relu,
+    "Sigmoid": torch.sigmoid,
+    "Softplus": functional.softplus,
+    "Softsign": functional.softsign,
+    "Sqrt": torch.sqrt,
+    "Tanh": torch.tanh,
+}
+_WITH_ATTRIBUTES: Mapping[str, Operation] = {
+    "Celu": lambda x, alpha: functional.celu(x, alpha),
+    "Clip": lambda x, min=None, max=None: torch.clamp(x, min, max),
+    "Elu": lambda x, alpha: functional.elu(x, alpha),
+    "HardSigmoid": lambda x, alpha, beta: torch.clamp(x * alpha + beta, 0.0, 1.0),
+    "LeakyRelu": lambda x, alpha: functional.leaky_relu(x, alpha),
+    "Selu": lambda x, alpha, gamma: torch.where(x > 0, x, alpha * torch.expm1(x)) * gamma,
+    "Swish": lambda x, alpha: x * torch.sigmoid(alpha * x),
+    "ThresholdedRelu": lambda x, alpha: functional.threshold(x, alpha, 0.0),
+}
+_BINARY: Mapping[str, Operation] = {
+    "Add": torch.add,
+    "Div": torch.div,
+    "Max": torch.maximum,
+    "Min": torch.minimum,
+    "Mul": torch.mul,
+    "Pow": torch.pow,
+    "PRelu": lambda x, slope: torch.where(x >= 0, x, slope * x),
+    "Sub": torch.sub,
+    "Sum": torch.add,
+}
+
+
+def column(constant: Array) -> Tensor:
+    """A constant [units] or [1] as a value: [units, 1, 1]."""
+    return torch.from_numpy(constant.copy()).reshape(-1, 1, 1)
+
+
+def operation(step: Step) -> Operation:
+    """The function of a step's values; a Drop's is its mask's business, and the identity here."""
+    match step:
+        case Drop():
+            return lambda x: x
+        case Linear():
+            return linear(step)
+        case Elementwise():
+            return elementwise(step)
+        case Softmax():
+            return softmax(step)
+        case Select():
+            return select(step)
+        case Concat():
+            return concat(step)
+        case Mean():
+            return mean(step)
+
+
+def elementwise(step: Elementwise) -> Operation:
+    """The function of a step's arguments, constants already turned into values."""
+    if step.op in _BINARY:
+        operation = _BINARY[step.op]
+
+        def fold(*args: Tensor) -> Tensor:
+            result = args[0]
+            for other in args[1:]:
+                result = operation(result, other)
+            return result
+
+        return fold
+    if step.op in _WITH_ATTRIBUTES:
+        operation = _WITH_ATTRIBUTES[step.op]
+        attributes = dict(step.attributes)
+        return lambda x: operation(x, **attributes)
+    return _UNARY[step.op]
+
+
+def linear(step: Linear) -> Operation:
+    """x [in, passes, rows] -> [out, passes, rows], one matrix product."""
+    weight = torch.from_numpy(step.weight.copy())
+    bias = None if step.bias is None else column(step.bias)
+
+    def apply(x: Tensor) -> Tensor:
+        result = torch.mm(weight, x.reshape(x.shape[0], -1)).view(-1, *x.shape[1:])
+        return result if bias is None else result.add_(bias)
+
+    return apply
+
+
+def softmax(step: Softmax) -> Operation:
+    """Over the units."""
+    return (lambda x: torch.log_softmax(x, 0)) if step.log else (lambda x: torch.softmax(x, 0))
+
+
+def select(step: Select) -> Operation:
+    """Some units; a view where they are consecutive."""
+    indices = step.indices
+    if len(indices) and (indices == range(indices[0], indices[0] + len(indices))).all():
+        first, last = int(indices[0]), int(indices[-1]) + 1
+        return lambda x: x[first:last]
+    chosen = torch.from_numpy(indices.copy())
+    return lambda x: x.index_select(0, chosen)
+
+
+def concat(step: Concat) -> Operation:
+    """Values side by side; those with one pass are repeated where others have more."""
+
+    def apply(*xs: Tensor) -> Tensor:
+        passes = max(x.shape[1] for x in xs)
+        return torch.cat([x.expand(-1, passes, -1) for x in xs])
+
+    return apply
+
+
+def mean(_: Mean) -> Operation:
+    """Over the units, kept as one unit."""
+    return lambda x: x.mean(0, keepdim=True)

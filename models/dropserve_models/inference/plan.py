@@ -1,0 +1,210 @@
+"""What can be saved when a program runs: units no pass needs to compute, and dropout no pass needs to sample.
+
+Thinning. With its masks fixed, a pass is a smaller dense network. A linear layer that follows a Dropout can
+leave out its dropped inputs; one whose results reach the next Dropout through unit-wise operations alone
+need not compute the units dropped there.
+
+Integration. What follows the last Dropout, the tail, is cheap next to what comes before. If the tail is
+affine in the dropped units (regression), its mean and variance over the last masks are closed-form:
+with y = A (m * h) + c and m_i = 0 or 1/(1-p), mean A h + c and variance sum_i p/(1-p) A_i^2 h_i^2.
+Otherwise (a softmax) every pass runs the tail for several draws of the last masks. Either way the estimate
+of a pass is that of its conditional distribution given the other masks (Rao-Blackwellisation).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dropserve_models.inference.program import (
+    Concat,
+    Drop,
+    Elementwise,
+    Linear,
+    Program,
+    Select,
+    Step,
+    arguments,
+)
+
+_Form: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]  # weight and offset
+_Read: TypeAlias = Callable[[str], _Form | None]
+
+MAX_DRAWS = 8
+"""Draws of the last masks in a pass, at most."""
+TAIL_SHARE = 0.5
+"""What these draws may cost, as a share of the multiplications before the tail."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Affine:
+    """The prediction as an affine function of a Dropout's output: weight [outputs, units], offset [outputs].
+
+    `x` names the Dropout's input.
+    """
+
+    x: str
+    weight: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was found.
+
+    Attributes
+    ----------
+    fused : dict of Drop
+        By the name of a linear layer: the Dropout whose output it alone reads.
+    packed : dict of int
+        By the name of a value: the site whose kept units are all that is needed of it.
+    tail : int
+        The site of the last Dropout.
+    affine : Affine or None
+        The closed form of the prediction over the tail's masks, where there is one.
+    draws : int
+        Draws of the tail's masks in a pass, where they are sampled.
+    body : bool
+        Whether anything before the tail is stochastic.
+    """
+
+    fused: dict[str, Drop]
+    packed: dict[str, int]
+    tail: int
+    affine: Affine | None
+    draws: int
+    body: bool
+
+    def sorting_site(self, integrate: bool) -> int:
+        """The site whose dropped units should be about as many in passes that are thinned together."""
+        packed = {site for site in self.packed.values() if not (integrate and site == self.tail)}
+        return max(packed, default=0)
+
+
+def make_plan(program: Program) -> Plan:
+    """Analyse a program; its first output is the prediction."""
+    readers: dict[str, list[Step]] = defaultdict(list)
+    for step in program.steps:
+        for name in arguments(step):
+            readers[name].append(step)
+    drops = [step for step in program.steps if isinstance(step, Drop)]
+    fused = {}
+    for drop in drops:
+        following = readers[drop.out]
+        if len(following) == 1 and isinstance(following[0], Linear) and drop.out not in program.outputs:
+            fused[following[0].out] = drop
+    packed: dict[str, int] = {}
+    for drop in fused.values():
+        packed |= dict.fromkeys(_region(program, readers, drop), drop.site)
+    last = drops[-1]
+    downstream = _downstream(program, last.out)
+    tail_cost = _multiplications(program, downstream)
+    total = sum(_multiplications(program, {step.out}) for step in program.steps)
+    draws = int(np.clip(TAIL_SHARE * (total - tail_cost) // max(tail_cost, 1), 1, MAX_DRAWS))
+    stochastic = {name for drop in drops[:-1] for name in _downstream(program, drop.out)}
+    return Plan(
+        fused, packed, last.site, _affine(program, last), draws, bool(stochastic & {last.x, *downstream})
+    )
+
+
+def _region(program: Program, readers: dict[str, list[Step]], drop: Drop) -> set[str]:
+    """The values between linear layers and `drop` of which only the kept units are needed; maybe none."""
+    producers = {step.out: step for step in program.steps}
+    region: set[str] = set()
+    pending = [drop.x]
+    while pending:
+        name = pending.pop()
+        if name in region:
+            continue
+        producer = producers.get(name)
+        if not isinstance(producer, Elementwise | Linear) or name in program.outputs:
+            return set()
+        if program.widths[name] != program.widths[drop.x]:
+            return set()
+        region.add(name)
+        if isinstance(producer, Elementwise):
+            pending += arguments(producer)
+    for name in region:
+        if any(step is not drop and step.out not in region for step in readers[name]):
+            return set()
+    return region
+
+
+def _downstream(program: Program, name: str) -> set[str]:
+    """The values that depend on `name`, itself included."""
+    reached = {name}
+    for step in program.steps:
+        if reached.intersection(arguments(step)):
+            reached.add(step.out)
+    return reached
+
+
+def _multiplications(program: Program, names: set[str]) -> int:
+    return sum(step.weight.size for step in program.steps if isinstance(step, Linear) and step.out in names)
+
+
+def _affine(program: Program, drop: Drop) -> Affine | None:
+    """The prediction as an affine function of the Dropout's output, or None where it is not one."""
+    producers = {step.out: step for step in program.steps}
+    width = program.widths[drop.out]
+
+    def read(name: str) -> _Form | None:
+        if name == drop.out:
+            return np.eye(width), np.zeros(width)
+        step = producers.get(name)
+        match step:
+            case Linear():
+                if (inner := read(step.x)) is None:
+                    return None
+                weight = step.weight.astype(np.float64)
+                bias = np.zeros(len(weight)) if step.bias is None else step.bias
+                return weight @ inner[0], weight @ inner[1] + bias
+            case Select():
+                inner = read(step.x)
+                return None if inner is None else (inner[0][step.indices], inner[1][step.indices])
+            case Concat():
+                parts = [read(x) for x in step.xs]
+                known = [part for part in parts if part is not None]
+                if len(known) < len(parts):
+                    return None
+                return np.concatenate([a for a, _ in known]), np.concatenate([b for _, b in known])
+            case Elementwise():
+                return _affine_elementwise(step, read)
+            case _:
+                return None
+
+    found = read(program.outputs[0])
+    return None if found is None else Affine(drop.x, *found)
+
+
+def _affine_elementwise(step: Elementwise, read: _Read) -> _Form | None:
+    """One value, and constants that are added to it or scale it."""
+    values = [arg for arg in step.args if isinstance(arg, str)]
+    if len(values) != 1 or (inner := read(values[0])) is None:
+        return None
+    weight, offset = inner
+    if step.op == "Identity":
+        return weight, offset
+    if step.op == "Neg":
+        return -weight, -offset
+    if len(step.args) != 2:
+        return None
+    first = isinstance(step.args[0], str)
+    constant = np.asarray(step.args[1 if first else 0], np.float64)
+    match step.op:
+        case "Add":
+            return weight + np.zeros_like(constant)[:, None], offset + constant
+        case "Sub":
+            sign = 1.0 if first else -1.0
+            return sign * weight + np.zeros_like(constant)[:, None], sign * (offset - constant)
+        case "Mul":
+            return weight * constant[:, None], offset * constant
+        case "Div" if first:
+            return weight / constant[:, None], offset / constant
+        case _:
+            return None

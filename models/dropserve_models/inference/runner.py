@@ -1,0 +1,264 @@
+"""Running a program for one block of passes and rows.
+
+Values are laid out [units, passes, rows]; what no Dropout reaches has one pass and broadcasts. Two ways:
+
+* plain: every value holds all units, dropped ones multiplied by 0, and a linear layer is one matrix
+  product over all passes and rows. Best for few rows.
+* thinned: the weights each pass needs are gathered, and a linear layer is one smaller product a pass (see
+  `subnetworks`). A layer that reads the prefix computes its result without dropout once and then, for every
+  pass, only what the units dropped (or kept, if they are fewer) contribute. Memory is laid out [passes,
+  units, rows], under the same logical shape. Best for many rows.
+
+In both, every step treats each row on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dropserve_models.inference import operators
+from dropserve_models.inference.blocks import BlockMasks
+from dropserve_models.inference.plan import Plan
+from dropserve_models.inference.program import Drop, Elementwise, Linear, Program, Step, arguments
+from dropserve_models.inference.subnetworks import Layer, Units
+
+GATHER_RATE = 0.3
+"""From this drop rate on, leaving stochastic inputs out of a product saves more than gathering them costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """What a block of passes computed.
+
+    Attributes
+    ----------
+    outputs : list of Tensor [outputs, draws or passes or 1, rows]
+        The program's outputs; the first one, where `within` is set, averaged over the tail's masks.
+    within : Tensor [outputs, passes or 1, rows] or None
+        The variance of the first output over the tail's masks, given the masks before.
+    """
+
+    outputs: list[Tensor]
+    within: Tensor | None
+
+
+class Runner:
+    """Runs a program according to its plan. Thread-safe."""
+
+    def __init__(self, program: Program, plan: Plan) -> None:
+        self.program = program
+        self.plan = plan
+        self._operations = [operators.operation(step) for step in program.steps]
+        self._constants = [
+            [operators.column(arg) for arg in step.args if not isinstance(arg, str)]
+            if isinstance(step, Elementwise)
+            else []
+            for step in program.steps
+        ]
+        self._layers = {
+            step.out: Layer(
+                step, program.sites[plan.fused[step.out].site].rate if step.out in plan.fused else 0.0
+            )
+            for step in program.steps
+            if isinstance(step, Linear)
+        }
+        self._all = _schedule(program, plan, set(program.outputs))
+        self._closed = self._all
+        if plan.affine is not None:
+            others = {*program.outputs[1:], plan.affine.x}
+            self._closed = _schedule(program, plan, others)
+            rate = program.sites[plan.tail].rate
+            weight = torch.from_numpy(plan.affine.weight)
+            self._mean = weight.float()
+            self._within = (weight.square() * (rate / (1.0 - rate))).float()
+            self._offset = torch.from_numpy(plan.affine.offset).float().reshape(-1, 1, 1)
+
+    def run(
+        self, boundary: Mapping[str, Tensor], masks: BlockMasks, *, thinned: bool, integrate: bool
+    ) -> Passes:
+        """Compute a block.
+
+        Parameters
+        ----------
+        boundary : mapping of Tensor [units, 1, rows]
+        thinned : bool
+            Whether to thin; a matter of speed, and of the last bits.
+        integrate : bool
+            Whether the last dropout is integrated; then its units are all needed.
+        """
+        closed = integrate and self.plan.affine is not None
+        values = dict(boundary)
+        for number, dead in self._closed if closed else self._all:
+            step = self.program.steps[number]
+            if isinstance(step, Drop):
+                values[step.out] = self._drop(step, values[step.x], masks, thinned)
+            elif isinstance(step, Linear) and thinned:
+                values[step.out] = self._thin(step, values, masks, integrate)
+            elif isinstance(step, Elementwise):
+                values[step.out] = self._elementwise(number, step, values, masks, thinned, integrate)
+            else:
+                args = _aligned([values[name] for name in arguments(step)])
+                values[step.out] = self._operations[number](*args)
+            for name in dead:
+                values.pop(name, None)
+        if not closed:
+            return Passes([values[name] for name in self.program.outputs], None)
+        assert self.plan.affine is not None
+        hidden = values[self.plan.affine.x]
+        mean = _product(self._mean, hidden).add_(self._offset)
+        within = _product(self._within, hidden.square())
+        return Passes([mean, *(values[name] for name in self.program.outputs[1:])], within)
+
+    def prepare(self, boundary: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The boundary [units, 1, rows], and what thinned linear layers that read it give without dropout."""
+        values = dict(boundary)
+        for name, drop in self.plan.fused.items():
+            if drop.x in boundary:
+                layer = self._layers[name]
+                full = torch.mm(layer.weight, boundary[drop.x][:, 0])
+                values[_full(name)] = (
+                    full if layer.bias is None else full.add_(layer.bias[:, None])
+                ).unsqueeze(1)
+        return values
+
+    def _drop(self, step: Drop, x: Tensor, masks: BlockMasks, thinned: bool) -> Tensor:
+        if thinned and step in self.plan.fused.values():
+            return x  # the linear layer that follows leaves the dropped units out
+        mask = masks.scaled(step.site)
+        if 1 < x.shape[1] < mask.shape[1]:
+            x = x.repeat_interleave(masks.draws, 1)
+        return x * mask
+
+    def _packing(self, name: str, masks: BlockMasks, integrate: bool) -> Units | None:
+        """The kept units that a value is reduced to when thinning, or None where it holds all."""
+        site = self.plan.packed.get(name)
+        if site is None or (integrate and site == self.plan.tail):
+            return None
+        return masks.kept(site)
+
+    def _thin(self, step: Linear, values: Mapping[str, Tensor], masks: BlockMasks, integrate: bool) -> Tensor:
+        layer = self._layers[step.out]
+        outputs = self._packing(step.out, masks, integrate)
+        drop = self.plan.fused.get(step.out)
+        if drop is None:
+            batch, inputs = values[step.x].permute(1, 0, 2), None
+        elif integrate and drop.site == self.plan.tail:
+            return self._tail_draws(layer, values[drop.x].permute(1, 0, 2), masks, drop.site, step.out)
+        elif _full(step.out) in values:
+            return self._corrected(layer, values, drop, masks, outputs, step.out)
+        else:
+            batch = values[drop.x].permute(1, 0, 2)
+            inputs = self._packing(drop.x, masks, integrate)
+            if inputs is None and self.program.sites[drop.site].rate >= GATHER_RATE:
+                inputs = masks.kept(drop.site)
+                batch = _gather(batch, inputs)
+        if drop is not None and inputs is None:
+            weights = masks.once(step.out, lambda: layer.weights(masks.binary(drop.site), outputs))
+        else:
+            weights = masks.once(step.out, lambda: layer.weights(inputs, outputs))
+        passes = max(len(weights), len(batch))
+        product = torch.bmm(weights.expand(passes, -1, -1), batch.expand(passes, -1, -1))
+        biases = layer.biases(outputs)
+        return (product if biases is None else product.add_(biases)).permute(1, 0, 2)
+
+    def _corrected(
+        self,
+        layer: Layer,
+        values: Mapping[str, Tensor],
+        drop: Drop,
+        masks: BlockMasks,
+        outputs: Units | None,
+        name: str,
+    ) -> Tensor:
+        """A layer that reads the prefix: its result without dropout less what the dropped units give.
+
+        Or, where fewer are kept than dropped, its bias and what the kept units give.
+        """
+        subtract = self.program.sites[drop.site].rate <= 0.5
+        units = masks.lost(drop.site) if subtract else masks.kept(drop.site)
+        weights = masks.once(name, lambda: layer.weights(units, outputs))
+        batch = _gather(values[drop.x].permute(1, 0, 2), units)
+        if subtract:
+            full = values[_full(name)].permute(1, 0, 2)
+            start = _gather(full, outputs) if outputs is not None else full.repeat(masks.passes, 1, 1)
+            return start.baddbmm_(weights, batch, alpha=-1.0).permute(1, 0, 2)
+        product = torch.bmm(weights, batch)
+        biases = layer.biases(outputs)
+        return (product if biases is None else product.add_(biases)).permute(1, 0, 2)
+
+    def _tail_draws(self, layer: Layer, batch: Tensor, masks: BlockMasks, site: int, name: str) -> Tensor:
+        """The tail's layer for every draw: those of a pass meet the same activations, so one product does."""
+        weights = masks.once(name, lambda: layer.weights(masks.binary(site), None))
+        passes, draws, width = masks.passes, masks.draws, weights.shape[1]
+        stacked = weights.view(passes, draws * width, -1)
+        product = torch.bmm(stacked, batch.expand(passes, -1, -1)).view(passes * draws, width, -1)
+        biases = layer.biases(None)
+        return (product if biases is None else product.add_(biases)).permute(1, 0, 2)
+
+    def _elementwise(
+        self,
+        number: int,
+        step: Elementwise,
+        values: Mapping[str, Tensor],
+        masks: BlockMasks,
+        thinned: bool,
+        integrate: bool,
+    ) -> Tensor:
+        constants = self._constants[number]
+        if constants and thinned and (kept := self._packing(step.out, masks, integrate)) is not None:
+            constants = [constant if len(constant) == 1 else _pick(constant, kept) for constant in constants]
+        pending = iter(constants)
+        args = [values[arg] if isinstance(arg, str) else next(pending) for arg in step.args]
+        return self._operations[number](*_aligned(args))
+
+
+def _full(name: str) -> str:
+    """Under which name a layer's result without dropout is kept."""
+    return f"{name} without dropout"
+
+
+def _schedule(program: Program, plan: Plan, wanted: set[str]) -> list[tuple[int, list[str]]]:
+    """The steps that `wanted` values need, each with the values that are dead after it."""
+    seen = set(wanted)
+    schedule: list[tuple[int, list[str]]] = []
+    for number in range(len(program.steps) - 1, -1, -1):
+        step: Step = program.steps[number]
+        if step.out in seen:
+            reads = dict.fromkeys(arguments(step))
+            if step.out in plan.fused:  # when thinning, it reads past the Dropout
+                reads[plan.fused[step.out].x] = None
+            schedule.append((number, [name for name in reads if name not in seen]))
+            seen.update(reads)
+    return schedule[::-1]
+
+
+def _aligned(args: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Arguments with one entry a draw where some have one a pass: those are repeated."""
+    most = max(arg.shape[1] for arg in args)
+    return [
+        arg.repeat_interleave(most // arg.shape[1], 1) if 1 < arg.shape[1] < most else arg for arg in args
+    ]
+
+
+def _product(weight: Tensor, x: Tensor) -> Tensor:
+    """weight [out, in] times a value [in, passes, rows], whichever way its memory is laid out."""
+    if x.is_contiguous():
+        return torch.mm(weight, x.reshape(len(x), -1)).view(-1, *x.shape[1:])
+    batch = x.permute(1, 0, 2)
+    return torch.bmm(weight.expand(len(batch), -1, -1), batch).permute(1, 0, 2)
+
+
+def _gather(batch: Tensor, kept: Units) -> Tensor:
+    """The kept units [passes, width, rows] of [passes or 1, units, rows]."""
+    if len(batch) == 1:
+        return batch[0].index_select(0, kept.index.view(-1)).view(*kept.index.shape, -1)
+    return batch.gather(1, kept.index[:, :, None].expand(-1, -1, batch.shape[2]))
+
+
+def _pick(constant: Tensor, kept: Units) -> Tensor:
+    """The kept units of a constant [units, 1, 1], as [width, passes, 1]."""
+    return constant.view(-1).index_select(0, kept.index.view(-1)).view(*kept.index.shape, 1).permute(1, 0, 2)

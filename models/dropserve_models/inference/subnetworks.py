@@ -1,0 +1,79 @@
+"""Thinned sub-networks: the weights that are left of a linear layer when a pass has dropped its units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dropserve_models.inference.program import Linear
+
+WIDTH_MULTIPLE = 8
+"""Units units are padded to a multiple of this: a vector register's worth."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Units:
+    """Some units of each pass, padded to the pass that has most.
+
+    Attributes
+    ----------
+    index : Tensor of int64 [passes, width]
+        Padding repeats a unit of the layer, so that it holds a value like any other...
+    valid : Tensor of float32 [passes, width]
+        ...and the 0 here keeps it out of the next layer's sums; 1 elsewhere.
+    """
+
+    index: Tensor
+    valid: Tensor
+
+
+def chosen_units(chosen: NDArray[np.bool_]) -> Units:
+    """The units marked in `chosen` [passes, units]."""
+    units = chosen.shape[1]
+    counts = chosen.sum(axis=1)
+    width = min(units, -(-max(int(counts.max()), 1) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
+    # A stable sort of the flags puts chosen units first, in order; what follows is the padding.
+    index = np.argsort(~chosen, axis=1, kind="stable")[:, :width]
+    valid = (np.arange(width) < counts[:, None]).astype(np.float32)
+    return Units(torch.from_numpy(np.ascontiguousarray(index)), torch.from_numpy(valid))
+
+
+class Layer:
+    """A linear layer that follows a Dropout, or precedes one, or both."""
+
+    def __init__(self, step: Linear, rate: float) -> None:
+        """`rate` is that of the Dropout before the layer; 0 without one."""
+        self.weight = torch.from_numpy(step.weight * np.float32(1.0 / (1.0 - rate)))  # [out, in]
+        self._transposed = self.weight.t().contiguous()
+        self.bias = None if step.bias is None else torch.from_numpy(step.bias.copy())
+
+    def weights(self, inputs: Units | Tensor | None, outputs: Units | None) -> Tensor:
+        """The part of the weights that a pass needs, [passes, outputs, inputs].
+
+        `inputs` are the units that count, or a mask of 0 and 1 [passes, in] that leaves the others in place.
+        """
+        if isinstance(inputs, Units) and outputs is None:
+            passes, width = inputs.index.shape
+            gathered = self._transposed.index_select(0, inputs.index.view(-1)).view(passes, width, -1)
+            return gathered.mul_(inputs.valid[:, :, None]).transpose(1, 2)
+        if outputs is None:
+            if isinstance(inputs, Tensor):
+                return self.weight * inputs[:, None, :]
+            return self.weight[None]
+        weight = self.weight.index_select(0, outputs.index.view(-1)).view(*outputs.index.shape, -1)
+        if isinstance(inputs, Units):
+            index = inputs.index[:, None, :].expand(-1, weight.shape[1], -1)
+            return weight.gather(2, index).mul_(inputs.valid[:, None, :])
+        return weight if inputs is None else weight.mul_(inputs[:, None, :])
+
+    def biases(self, outputs: Units | None) -> Tensor | None:
+        """The biases, as [passes or 1, outputs, 1]."""
+        if self.bias is None:
+            return None
+        if outputs is None:
+            return self.bias[None, :, None]
+        return self.bias.index_select(0, outputs.index.view(-1)).view(*outputs.index.shape, 1)

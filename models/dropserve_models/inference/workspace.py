@@ -1,0 +1,86 @@
+"""How many rows are computed at a time: bounded by the memory a request may use, and by the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dropserve_models.errors import MemoryLimitError
+from dropserve_models.inference.blocks import GROUP, PASS_BLOCK
+from dropserve_models.inference.plan import Plan
+from dropserve_models.inference.program import Drop, Program, arguments
+from dropserve_models.prediction import MonteCarloOptions
+
+CACHE_BYTES = 16 * 2**20
+"""What the values of one product may take: more falls out of the processor's cache."""
+ROWS_MULTIPLE = 16
+_ACCUMULATED = 8 * 8  # bytes an Estimate and its result keep for every row and output
+
+
+class Workspace:
+    """The memory that running a program takes."""
+
+    def __init__(self, program: Program, plan: Plan) -> None:
+        self._outputs = max(2, sum(program.widths[name] for name in program.outputs))
+        self._boundary = sum(program.widths[name] for name in program.boundary)
+        self._draws = plan.draws
+        before, after = _live_widths(program, plan.tail)
+        self._body, self._tail = before, after
+
+    def rows(self, rows: int, options: MonteCarloOptions, memory_bytes: int) -> int:
+        """Rows whose prefix, sums and samples fit into the memory limit beside the work of a chunk.
+
+        Raises
+        ------
+        MemoryLimitError
+            Not even one row does, or the samples asked for do not.
+        """
+        per_row = 8 * self._boundary + _ACCUMULATED * self._outputs
+        samples = 4 * self._outputs * options.passes
+        if options.return_samples and samples * rows > memory_bytes:
+            raise MemoryLimitError(
+                f"{options.passes} samples of {rows} rows take {samples * rows:,} bytes, and a request "
+                f"may use {memory_bytes:,}; ask for fewer rows or passes, or for quantiles"
+            )
+        if options.quantiles or options.return_samples:
+            per_row += 4 * samples  # as computed, put together, sorted, and transposed
+        work = max(2 * CACHE_BYTES, 3 * ROWS_MULTIPLE * self._per_row(options))
+        fitting = (memory_bytes - work) // per_row // ROWS_MULTIPLE * ROWS_MULTIPLE
+        if fitting < ROWS_MULTIPLE:
+            raise MemoryLimitError(
+                f"a few rows take {work + ROWS_MULTIPLE * per_row:,} bytes at {options.passes} passes, and a "
+                f"request may use {memory_bytes:,}; raise the limit or ask for fewer passes"
+            )
+        return int(fitting)
+
+    def chunks(self, rows: int, options: MonteCarloOptions, thinned: bool) -> Iterator[tuple[int, int]]:
+        """Ranges of rows to compute together, of nearly equal size."""
+        at_once = GROUP if thinned else PASS_BLOCK
+        most = max(
+            ROWS_MULTIPLE, CACHE_BYTES // self._per_row(options, at_once) // ROWS_MULTIPLE * ROWS_MULTIPLE
+        )
+        count = -(-rows // most)
+        size = -(-rows // count // ROWS_MULTIPLE) * ROWS_MULTIPLE if count > 1 else rows
+        for start in range(0, rows, size):
+            yield start, min(start + size, rows)
+
+    def _per_row(self, options: MonteCarloOptions, at_once: int = PASS_BLOCK) -> int:
+        """Bytes of the values that are alive at once in a block of passes, for one row."""
+        passes = min(options.passes, at_once)
+        draws = passes * (self._draws if options.integrate else 1)
+        return 4 * max(passes * self._body, draws * self._tail)
+
+
+def _live_widths(program: Program, tail: int) -> tuple[int, int]:
+    """The most units alive at once before the tail's Dropout, and from it on."""
+    last_read = {name: number for number, step in enumerate(program.steps) for name in arguments(step)}
+    alive = {name: program.widths[name] for name in program.boundary}
+    most = {False: sum(alive.values()), True: 1}
+    in_tail = False
+    for number, step in enumerate(program.steps):
+        in_tail = in_tail or (isinstance(step, Drop) and step.site == tail)
+        alive[step.out] = program.widths[step.out]
+        most[in_tail] = max(most[in_tail], sum(alive.values()))
+        for name in list(alive):
+            if last_read.get(name, -1) <= number and name not in program.outputs:
+                del alive[name]
+    return most[False], most[True]

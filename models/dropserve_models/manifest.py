@@ -1,0 +1,106 @@
+"""manifest.json: what an artifact says about itself, beside its graph."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from dropserve_models.errors import ArtifactError
+from dropserve_models.prediction import Task
+
+SCHEMA_VERSION = 1
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+DropRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def sha256_of(data: bytes) -> str:
+    """SHA-256 of `data` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class _Record(BaseModel):
+    # Unknown keys are ignored: a newer trainer may write more than this reader knows.
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class TrainingRecord(_Record):
+    """How a model came to be: enough to train it again and get the same weights."""
+
+    data_fingerprint: Sha256
+    """SHA-256 of the table trained on: column names, shapes and values."""
+    rows: Annotated[int, Field(ge=1)]
+    """Rows of the table, the validation part included."""
+    seed: Annotated[int, Field(ge=0)]
+    versions: dict[str, str]
+    """Library name to version: dropserve, torch, numpy, python."""
+    metrics: dict[str, float]
+    """On the validation part, deterministic, computed by ONNX Runtime from the exported graph."""
+    config: dict[str, JsonValue]
+    """Every training option, as it was in effect."""
+
+
+class Manifest(_Record):
+    """The content of manifest.json.
+
+    Examples
+    --------
+    >>> manifest = Manifest.from_json(data)       # raises ArtifactError
+    >>> manifest.to_json()
+    """
+
+    schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
+    task: Task
+    feature_names: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The input columns, in order."""
+    output_names: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Target names for regression, class labels for classifiers."""
+    drop_rates: tuple[DropRate, ...]
+    """The rate p of each Dropout node of the graph, in order of application."""
+    predicts_noise: bool
+    """Whether the graph has an output `noise_variance` (heteroscedastic regression)."""
+    training: TrainingRecord | None = None
+    calibration: dict[str, JsonValue] | None = None
+    sha256: Sha256
+    """Digest of model.onnx."""
+
+    @model_validator(mode="after")
+    def _outputs_fit_the_task(self) -> Self:
+        if self.task == "binary" and len(self.output_names) != 2:
+            raise ValueError(f"a binary task has 2 class labels, not {len(self.output_names)}")
+        if self.task != "regression" and self.predicts_noise:
+            raise ValueError("only regression predicts noise")
+        return self
+
+    def to_json(self) -> bytes:
+        """The bytes of manifest.json, UTF-8, indented."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read manifest.json.
+
+        Raises
+        ------
+        ArtifactError
+            It is not JSON, is of a newer schema version, or a field is missing or wrong.
+        """
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"manifest.json is not JSON: {error}") from error
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ArtifactError(
+                f"manifest.json has schema version {version}, this dropserve reads up to {SCHEMA_VERSION}: "
+                "update dropserve"
+            )
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise ArtifactError(f"manifest.json is malformed: {where}: {first['msg']}") from error

@@ -1,0 +1,194 @@
+"""The trained pipeline as an ONNX graph, Dropout nodes kept, and the proof that it computes the same."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from dropserve_models.errors import ExportError
+from dropserve_models.inference.deterministic import Session
+from dropserve_models.training.config import Activation
+from dropserve_models.training.losses import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
+from dropserve_models.training.network import LEAKY_SLOPE
+from dropserve_models.training.pipeline import Pipeline
+from dropserve_models.training.standardise import Scaling
+from dropserve_models.training.table import Floats
+
+OPSET = 17
+IR_VERSION = 8  # the IR version of opset 17's time: runtimes of 2022 can read the file
+TOLERANCE = 1e-5
+
+
+def export(pipeline: Pipeline) -> bytes:
+    """Build the graph: input `features` [rows, features], float32.
+
+    Outputs are `probabilities` [rows, classes]; or `mean` [rows, targets] and, where the model predicts
+    noise, `noise_variance` [rows, targets], in the targets' units and their squares.
+
+    Raises
+    ------
+    ExportError
+        onnx.checker refuses the graph.
+    """
+    graph = _Graph()
+    x = graph.scale("standardise", "features", pipeline.feature_scaling)
+    network = pipeline.network
+    for index, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+        source = f"hidden_{index}" if index else "input"
+        x = graph.dropout(source, x, pipeline.drop_rates[index])
+        last = index == len(network.weights) - 1
+        layer = "output" if last else f"hidden_{index + 1}"
+        x = graph.linear(layer, x, weight[0].detach().numpy(), bias[0, 0].detach().numpy())
+        if not last:
+            x = graph.activation(layer, x, network.activation)
+    outputs = _head(graph, x, pipeline)
+
+    width = len(pipeline.output_names)
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "dropout_mlp",
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", network.sizes[0]])],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", width]) for name in outputs],
+            initializer=graph.initializers,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="dropserve",
+        producer_version=importlib.metadata.version("dropserve"),
+    )
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # onnx raises its own errors of several unrelated classes
+        raise ExportError(f"the exported graph is not valid: {str(error).splitlines()[0]}") from error
+    return model.SerializeToString()
+
+
+def run(model_bytes: bytes, features: Floats) -> dict[str, Floats]:
+    """Answers of the exported graph, computed by ONNX Runtime on the CPU, by output name."""
+    session = Session(model_bytes, device="cpu")
+    return dict(zip(session.outputs, session.run(features), strict=True))
+
+
+def verify(model_bytes: bytes, pipeline: Pipeline, features: Floats) -> float:
+    """The largest relative difference between the graph in ONNX Runtime and the pipeline in torch.
+
+    Raises
+    ------
+    ExportError
+        It is above 1e-5, or an answer is not finite.
+    """
+    expected = pipeline.predict(features)
+    found = run(model_bytes, features)
+    worst = 0.0
+    for name, reference in expected.items():
+        difference = relative_difference(found[name], reference)
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"ONNX Runtime and torch differ by {difference:.1e} relative in {name!r}, "
+                f"more than {TOLERANCE:.0e}: not published"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def relative_difference(found: NDArray[Any], reference: NDArray[Any]) -> float:
+    """max |found - reference| / max(|reference|, s), with s the standard deviation of its column.
+
+    Relative to the value or to the column's spread, whichever is larger: an output that happens to
+    pass through zero is not held to digits it can't have. NaN where anything is not finite.
+    """
+    exact = reference.astype(np.float64)
+    scale = np.maximum(np.abs(exact), exact.std(axis=0))
+    difference = np.abs(found - exact)
+    return float(np.max(difference / np.where(scale > 0, scale, 1.0), initial=0.0))
+
+
+def _head(graph: _Graph, x: str, pipeline: Pipeline) -> list[str]:
+    scaling = pipeline.target_scaling
+    if scaling is None:
+        graph.node("output", "Softmax", [x], "probabilities", axis=1)
+        return ["probabilities"]
+    if not pipeline.predicts_noise:
+        graph.unscale("mean", x, scaling)
+        return ["mean"]
+    targets = len(pipeline.output_names)
+    sizes = graph.constant("output/sizes", np.array([targets, targets], np.int64))
+    centre, log_variance = graph.split("output", [x, sizes], ["output/mean", "output/log_variance"])
+    graph.unscale("mean", centre, scaling)
+    bounds = [
+        graph.constant(f"noise/{name}", np.array(value, np.float32))
+        for name, value in (("min", LOG_VARIANCE_MIN), ("max", LOG_VARIANCE_MAX))
+    ]
+    variance = graph.node("noise", "Exp", [graph.node("noise", "Clip", [log_variance, *bounds])])
+    scale = graph.constant("noise/scale", np.square(scaling.std))
+    graph.node("noise", "Mul", [variance, scale], "noise_variance")
+    return ["mean", "noise_variance"]
+
+
+@dataclass
+class _Graph:
+    """Nodes and constants as they come, named ``part/Operation``."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: list[onnx.TensorProto] = field(default_factory=list)
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        self.initializers.append(numpy_helper.from_array(value, name))
+        return name
+
+    def node(
+        self, part: str, operation: str, inputs: list[str], output: str | None = None, **attributes: Any
+    ) -> str:
+        name = f"{part}/{operation}"
+        output = output or f"{name}:0"
+        self.nodes.append(helper.make_node(operation, inputs, [output], name=name, **attributes))
+        return output
+
+    def split(self, part: str, inputs: list[str], outputs: list[str]) -> list[str]:
+        self.nodes.append(helper.make_node("Split", inputs, outputs, name=f"{part}/Split", axis=1))
+        return outputs
+
+    def scale(self, part: str, x: str, scaling: Scaling) -> str:
+        shifted = self.node(part, "Sub", [x, self.constant(f"{part}/mean", scaling.mean)])
+        return self.node(part, "Div", [shifted, self.constant(f"{part}/std", scaling.std)])
+
+    def unscale(self, output: str, x: str, scaling: Scaling) -> None:
+        scaled = self.node(output, "Mul", [x, self.constant(f"{output}/std", scaling.std)])
+        self.node(output, "Add", [scaled, self.constant(f"{output}/offset", scaling.mean)], output)
+
+    def linear(self, part: str, x: str, weight: Floats, bias: Floats) -> str:
+        constants = [self.constant(f"{part}/weight", weight), self.constant(f"{part}/bias", bias)]
+        return self.node(part, "Gemm", [x, *constants])
+
+    def dropout(self, part: str, x: str, rate: float) -> str:
+        if rate == 0.0:
+            return x
+        ratio = self.constant(f"{part}/drop_rate", np.array(rate, np.float32))
+        training = self.constant(f"{part}/training_mode", np.array(False))
+        return self.node(part, "Dropout", [x, ratio, training])
+
+    def activation(self, part: str, x: str, activation: Activation) -> str:
+        if activation == "silu":
+            return self.node(part, "Mul", [x, self.node(part, "Sigmoid", [x])])
+        if activation == "gelu":
+            return self._gelu(part, x)
+        if activation == "leaky_relu":
+            return self.node(part, "LeakyRelu", [x], alpha=LEAKY_SLOPE)
+        return self.node(part, {"relu": "Relu", "tanh": "Tanh"}[activation], [x])
+
+    def _gelu(self, part: str, x: str) -> str:
+        # x (1 + erf(x / sqrt 2)) / 2: Gelu is an operation of its own only from opset 20 on.
+        root = self.constant(f"{part}/sqrt_2", np.array(np.sqrt(2.0), np.float32))
+        one = self.constant(f"{part}/one", np.array(1.0, np.float32))
+        half = self.constant(f"{part}/half", np.array(0.5, np.float32))
+        error = self.node(part, "Erf", [self.node(part, "Div", [x, root])])
+        share = self.node(part, "Mul", [self.node(part, "Add", [error, one]), half], f"{part}/share")
+        self.nodes[-1].name = f"{part}/HalfMul"
+        return self.node(part, "Mul", [x, share])

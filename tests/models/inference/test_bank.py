@@ -1,0 +1,71 @@
+"""Mask sets kept between requests: bounded in memory, reused as rarely as promised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import count, pairwise
+
+import numpy as np
+
+from dropserve_models.inference.bank import SLOTS, USES, MaskBank, MaskSet
+from dropserve_models.inference.blocks import BlockMasks
+from dropserve_models.inference.program import Site
+
+SITES = (Site(0.5, 100),)
+
+
+def masks(_: int = 0) -> MaskSet:
+    return [(BlockMasks(SITES, [np.zeros((10, 100), np.bool_)], 10, 1), ((10, 1),))]
+
+
+def test_a_seed_is_drawn_once() -> None:
+    bank = MaskBank(10**6)
+    first = bank.seeded(7, "kind", masks)
+    assert bank.seeded(7, "kind", masks) is first
+    assert bank.seeded(8, "kind", masks) is not first
+    assert bank.seeded(7, "other kind", masks) is not first
+
+
+def test_a_seed_is_not_taken_for_a_slot() -> None:
+    bank = MaskBank(10**6)
+    seeded = {id(bank.seeded(seed, "kind", masks)) for seed in range(SLOTS)}
+    unseeded = {id(bank.unseeded("kind", masks)) for _ in range(4 * SLOTS)}
+    assert not seeded & unseeded
+
+
+def test_unseeded_sets_are_replaced_after_their_uses() -> None:
+    bank, number = MaskBank(10**9), count()
+    names: dict[int, int] = {}
+
+    def draw(_: int) -> MaskSet:
+        made = masks()
+        names[id(made)] = next(number)
+        kept.append(made)
+        return made
+
+    kept: list[MaskSet] = []  # ids stay unique while the sets live
+    uses = Counter(names[id(bank.unseeded("kind", draw))] for _ in range(20 * SLOTS))
+    assert max(uses.values()) == USES
+    assert len(uses) >= 20 * SLOTS / USES
+
+
+def test_two_requests_rarely_share_their_masks() -> None:
+    bank = MaskBank(10**9)
+    kept = [bank.unseeded("kind", masks) for _ in range(100 * SLOTS)]
+    same = sum(a is b for a, b in pairwise(kept))
+    assert same / len(kept) < 2.0 / SLOTS
+
+
+def test_the_least_recently_used_sets_go_when_the_bank_is_full() -> None:
+    bank = MaskBank(5_000)  # five sets of 1000 bytes
+    first = bank.seeded(0, "kind", masks)
+    for seed in range(1, 5):
+        bank.seeded(seed, "kind", masks)
+    assert bank.seeded(0, "kind", masks) is first
+    bank.seeded(5, "kind", masks)
+    assert bank.seeded(0, "kind", masks) is first
+    again = bank.seeded(1, "kind", masks)
+    assert again is not first
+    for seed in range(6, 20):
+        bank.seeded(seed, "kind", masks)
+    assert bank.seeded(0, "kind", masks) is not first

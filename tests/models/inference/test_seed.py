@@ -1,0 +1,193 @@
+"""What a seed promises: the same bytes, whatever else is computed with a row, and however."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dropserve_models.errors import MemoryLimitError
+from dropserve_models.inference.blueprint import Blueprint
+from dropserve_models.model import Model
+from dropserve_models.prediction import MonteCarloOptions, Prediction
+from support.engines import Array, blueprint_of
+from support.onnx_models import mlp
+
+ROWS = 70
+NETWORKS = {
+    "30-64-64-2": mlp([30, 64, 64, 2], [0.0, 0.2, 0.5], last="Softmax"),
+    "10-100-100-1": mlp([10, 100, 100, 1], [0.0, 0.5, 0.5]),
+    "784-256-256-10": mlp([784, 256, 256, 10], [0.0, 0.2, 0.5], last="Softmax"),
+    "7-20-1, input dropout": mlp([7, 20, 1], [0.1, 0.3], last="Sigmoid"),
+}
+OPTIONS = [
+    MonteCarloOptions(100, 3),
+    MonteCarloOptions(37, 4, (0.1, 0.5), return_samples=True),
+    MonteCarloOptions(130, 5, (0.1, 0.5), return_samples=True, masks="independent"),
+]
+
+
+@cache
+def blueprint(name: str) -> Blueprint:
+    return blueprint_of(NETWORKS[name].onnx())
+
+
+@cache
+def model(name: str) -> Model:
+    return Model(blueprint(name))
+
+
+@cache
+def features(name: str) -> Array:
+    return np.random.default_rng(0).normal(size=(ROWS, len(NETWORKS[name].weights[0]))).astype(np.float32)
+
+
+@cache
+def reference(name: str, options: MonteCarloOptions) -> Prediction:
+    return model(name).run(features(name), options)
+
+
+def differing(part: Prediction, whole: Prediction, rows: list[int]) -> list[str]:
+    """The fields of `part` that are not, to the byte, the `rows` of `whole`."""
+    found = []
+    for field in fields(Prediction):
+        ours, theirs = getattr(part, field.name), getattr(whole, field.name)
+        if isinstance(theirs, np.ndarray):
+            expected = theirs[:, rows] if field.name in ("samples", "quantiles") else theirs[rows]
+            same = ours is not None and ours.dtype == expected.dtype and ours.tobytes() == expected.tobytes()
+        else:
+            same = ours == theirs
+        if not same:
+            found.append(field.name)
+    return found
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> MonteCarloOptions:
+    detailed = draw(st.booleans())
+    return MonteCarloOptions(
+        passes=draw(st.sampled_from([1, 2, 7, 20, 37, 100, 130])),
+        seed=draw(st.sampled_from([0, 7, 2**64 - 1])),
+        quantiles=(0.1, 0.5) if detailed else (),
+        return_samples=detailed,
+        masks=draw(st.sampled_from(["stratified", "independent"])),
+    )
+
+
+some_rows = st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@settings(max_examples=40, deadline=None)
+@given(options=requests(), rows=some_rows)
+def test_same_bytes_for_any_rows_in_any_order(name: str, options: MonteCarloOptions, rows: list[int]) -> None:
+    part = model(name).run(features(name)[rows], options)
+    assert not differing(part, reference(name, options), rows)
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_same_bytes_on_any_number_of_threads(name: str, threads: int) -> None:
+    for options in OPTIONS:
+        whole = reference(name, options)
+        for rows in ([0], list(range(5, 12)), list(range(ROWS))):
+            torch.set_num_threads(threads)
+            try:
+                part = model(name).run(features(name)[rows], options)
+            finally:
+                torch.set_num_threads(1)
+            assert not differing(part, whole, rows), f"{len(rows)} rows, {options}"
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["integrated", "stratified", "independent"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_same_bytes_in_blocks_of_any_size(name: str, options: MonteCarloOptions) -> None:
+    """Less memory, smaller blocks: a request is slower or refused, never answered otherwise."""
+
+    def ask(memory_bytes: int, rows: int) -> Prediction:
+        return Model(blueprint(name), memory_bytes).run(features(name)[:rows], options)
+
+    refused, least = 0, 2**28
+    while least - refused > 2**12:
+        middle = (refused + least) // 2
+        try:
+            ask(middle, 1)
+        except MemoryLimitError:
+            refused = middle
+        else:
+            least = middle
+    answer_bytes = sum(array.nbytes for array in (ask(2**28, ROWS).samples,) if array is not None)
+    for memory_bytes in (
+        max(least, answer_bytes),
+        least + answer_bytes + 2**15,
+        least + answer_bytes + 2**17,
+    ):
+        assert not differing(ask(memory_bytes, ROWS), reference(name, options), list(range(ROWS)))
+
+
+@pytest.mark.parametrize("masks", ["stratified", "independent"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_same_bytes_when_asked_from_many_threads_at_once(name: str, masks: str) -> None:
+    assert masks in ("stratified", "independent")
+    options = [MonteCarloOptions(30, seed, (0.5,), masks=masks) for seed in range(4)]  # type: ignore[arg-type]
+    expected = [reference(name, one) for one in options]
+    jobs = [(number % 4, list(range(number % 60, ROWS))) for number in range(24)]
+
+    def ask(job: tuple[int, list[int]]) -> list[str]:
+        number, rows = job
+        return differing(model(name).run(features(name)[rows], options[number]), expected[number], rows)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, jobs)) == [[]] * len(jobs)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_first_passes_of_independent_masks_are_a_shorter_run(name: str) -> None:
+    long, short = (
+        model(name).run(
+            features(name), MonteCarloOptions(passes, 5, return_samples=True, masks="independent")
+        )
+        for passes in (130, 37)
+    )
+    assert long.samples is not None
+    assert short.samples is not None
+    np.testing.assert_allclose(long.samples[:37], short.samples, rtol=1e-4, atol=1e-5)
+
+
+def test_seeds_differ() -> None:
+    answers = [
+        model("10-100-100-1").run(features("10-100-100-1"), MonteCarloOptions(20, seed)).mean
+        for seed in (0, 1, 2**32, 2**63, 2**64 - 1)
+    ]
+    for number, answer in enumerate(answers):
+        for other in answers[:number]:
+            assert (answer != other).all()
+
+
+@pytest.mark.parametrize("masks", ["stratified", "independent"])
+def test_unseeded_answers_are_independent_of_each_other(masks: str) -> None:
+    """Errors of requests are unbiased, uncorrelated to within 1 in 50, and next to never the same."""
+    assert masks in ("stratified", "independent")
+    name, requests = "10-100-100-1", 400
+    ask, x = model(name), features(name)[:3]
+    truth = ask.run(x, MonteCarloOptions(10_000, 1)).mean[:, 0]
+    answers = np.stack([
+        ask.run(x, MonteCarloOptions(10, masks=masks)).mean[:, 0]  # type: ignore[arg-type]
+        for _ in range(requests)
+    ])  # fmt: skip
+    errors = (answers - truth).astype(np.float64)
+    variance = errors.var(axis=0)
+    for lag in (1, 2, 3, 7):
+        correlation = (errors[lag:] * errors[:-lag]).mean(axis=0) / variance
+        assert np.abs(correlation).max() < 5.0 / np.sqrt(requests)
+    # Over all pairs: errors that requests share do not average out over requests.
+    pairs = (errors.sum(axis=0) ** 2 - (errors**2).sum(axis=0)) / (requests * (requests - 1)) / variance
+    assert (pairs < 1 / 50 + 5.0 * np.sqrt(2.0) / requests).all()
+    same = (answers[:, None, 0] == answers[None, :, 0]).sum() - requests
+    assert same / (requests * (requests - 1)) < 1 / 50

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from dropserve_models.training.fit import Epoch
+from dropserve_models.training.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def epoch(number: int) -> Epoch:
+    return Epoch(number, learning_rate=0.1, loss=0.5, validation_loss=0.25, score=0.875)
+
+
+def shown(stream: io.StringIO, times: list[float]) -> str:
+    clock = Clock()
+    with Progress(stream, 200, "accuracy", clock) as progress:
+        for number, clock.now in enumerate(times, 1):
+            progress(epoch(number))
+    return stream.getvalue()
+
+
+def test_nothing_is_shown_of_a_short_run() -> None:
+    assert shown(Terminal(), [0.1, 1.0, 1.9]) == ""
+
+
+def test_nothing_is_shown_off_a_terminal() -> None:
+    assert shown(io.StringIO(), [1.0, 5.0, 10.0]) == ""
+
+
+def test_a_long_run_rewrites_one_line_and_clears_it() -> None:
+    clear = "\r\x1b[K"
+    line = "epoch {}/200  loss 0.5000  validation 0.2500  accuracy 0.8750"
+    found = shown(Terminal(), [1.0, 2.5, 2.55, 2.7])  # the third comes too soon after the second
+    assert found == f"{clear}{line.format(2)}{clear}{line.format(4)}{clear}"
+
+
+def test_the_line_is_cleared_after_an_error() -> None:
+    stream, clock = Terminal(), Clock()
+
+    def interrupted() -> None:
+        with Progress(stream, 200, "r2", clock) as progress:
+            clock.now = 3.0
+            progress(epoch(1))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert stream.getvalue().endswith("\r\x1b[K")

@@ -1,0 +1,80 @@
+"""A stand-in for `dropserve_models.Model`: instant, observable, and able to wait or fail when told."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+
+from dropserve_models.prediction import FloatArray, ModelInfo, MonteCarloOptions, Prediction
+
+FAKE_INFO = ModelInfo(
+    name="fake",
+    version=1,
+    task="regression",
+    feature_names=("a", "b", "c"),
+    output_names=("y", "z"),
+    drop_rates=(0.5,),
+    predicts_noise=False,
+    provider="CPUExecutionProvider",
+)
+WAIT_SECONDS = 30.0
+
+
+class FakeModel:
+    """Answers [row sum, row sum + 1], with variance 4 in Monte Carlo mode.
+
+    Attributes
+    ----------
+    calls : list of (features, options)
+        What `run` was asked, in order.
+    entered : threading.Semaphore
+        Released whenever a run begins.
+    gate : threading.Event
+        Runs wait for it; set from the start.
+    error : Exception or None
+        What runs raise.
+    prepared : int
+        How often `prepare_monte_carlo` was called.
+    """
+
+    def __init__(self, info: ModelInfo = FAKE_INFO, unavailable: str | None = None) -> None:
+        self.info = info
+        self.monte_carlo_unavailable = unavailable
+        self.calls: list[tuple[FloatArray, MonteCarloOptions | None]] = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.prepared = 0
+
+    def prepare_monte_carlo(self) -> None:
+        self.prepared += 1
+
+    def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
+        self.calls.append((features, monte_carlo))
+        self.entered.release()
+        assert self.gate.wait(WAIT_SECONDS)
+        if self.error is not None:
+            raise self.error
+        sums = features.sum(axis=1, keepdims=True)
+        mean = np.hstack([sums, sums + 1]).astype(np.float32)
+        if monte_carlo is None:
+            return Prediction(mean)
+        shape = (monte_carlo.passes, *mean.shape)
+        return Prediction(
+            mean,
+            passes=monte_carlo.passes,
+            variance=np.full_like(mean, 4.0),
+            standard_error=np.full_like(mean, 2.0 / monte_carlo.passes**0.5),
+            quantiles=np.stack([mean + q for q in monte_carlo.quantiles]).astype(np.float32)
+            if monte_carlo.quantiles
+            else None,
+            samples=np.broadcast_to(mean, shape).copy() if monte_carlo.return_samples else None,
+        )
+
+
+def fake_info(name: str, version: int = 1) -> ModelInfo:
+    """The fake's description under another name."""
+    return replace(FAKE_INFO, name=name, version=version)
