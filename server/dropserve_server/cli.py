@@ -1,0 +1,144 @@
+"""``dropserve serve``: the command line of the server.
+
+Only the standard library is imported here: every ``dropserve`` command reads this module, also where the
+server's own requirements are not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+
+if TYPE_CHECKING:
+    from dropserve_server.settings import Settings
+
+NAME = "serve"
+SUMMARY = "serve a repository of models over gRPC"
+
+OK, FAILURE, USAGE = 0, 1, 2
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand to the command line of ``dropserve``."""
+    # The options are the settings, which need pydantic. So nothing is an option to this parser, whatever
+    # it starts with; `run` parses them.
+    parser = subparsers.add_parser(NAME, help=SUMMARY, add_help=False, prefix_chars="\0")
+    parser.add_argument("options", nargs="*")
+    parser.set_defaults(run=run, extra="server")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve; the exit status, once told to stop."""
+    from dropserve_server import logs
+    from dropserve_server.errors import SettingsError
+    from dropserve_server.settings import mistyped_variables
+
+    try:
+        settings = parse(args.options)
+    except SettingsError as error:
+        print(f"dropserve {NAME}: {error}", file=sys.stderr)
+        return USAGE
+    log = logs.configure(settings.log_format, settings.log_level)
+    for variable, likeness in mistyped_variables().items():
+        log.warning("environment variable ignored", extra={"variable": variable, "did_you_mean": likeness})
+    return _serve(settings)
+
+
+def parse(options: Sequence[str]) -> Settings:
+    """The settings that command line, environment and file give.
+
+    Raises
+    ------
+    SettingsError
+        A value is wrong, or the repository is missing.
+    SystemExit
+        An option is unknown, or help was asked for.
+    """
+    from dropserve_server.errors import SettingsError
+    from dropserve_server.settings import read_settings
+
+    flags = vars(_parser().parse_args(options))
+    config = flags.pop("config", None)
+    settings = read_settings(flags, config)
+    if not settings.repository.is_dir():
+        raise SettingsError(
+            f"there is no repository folder {settings.repository}; it should hold MODEL/VERSION/model.onnx"
+        )
+    return settings
+
+
+def _serve(settings: Settings) -> int:
+    # gRPC's core would write lines of its own between ours; what matters in them reaches us as errors.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+    import asyncio
+
+    from prometheus_client import disable_created_metrics
+
+    from dropserve_models.errors import ModelsError
+    from dropserve_models.inference.deterministic import available_cores
+    from dropserve_server.errors import StartupError
+    from dropserve_server.server import Ending, Server
+
+    # A second series beside every one, which hardly anybody reads.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    # For torch, imported at the first Monte Carlo request: it would count the host's cores, not our share of
+    # them, and its threads would spin while they wait, which takes the cores from everything else here.
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads or available_cores()))
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+    async def life() -> Ending:
+        return await Server(settings).run()
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            ending = runner.run(life())
+    except (StartupError, ModelsError) as error:
+        print(f"dropserve {NAME}: {error}", file=sys.stderr)
+        return FAILURE
+    status = FAILURE if ending.cut_off else OK
+    if ending.computing:
+        # A thread in native code can't be stopped, and the interpreter's own end would wait for it, or crash.
+        logging.shutdown()
+        os._exit(status)
+    return status
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:  # there is none for Windows
+        return None
+    return uvloop.new_event_loop
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from dropserve_server.settings import ENVIRONMENT_PREFIX, Settings, flag
+
+    parser = _Parser(
+        prog=f"dropserve {NAME}",
+        description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
+        epilog=f"Every option is also an environment variable ({ENVIRONMENT_PREFIX}GRPC_PORT) and a key of "
+        "the --config file (grpc_port = 8001). Options win over the environment, which wins over the file.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file of settings")
+    for name, field in Settings.model_fields.items():
+        default = "" if field.is_required() or field.default is None else f" [{field.default}]"
+        text = f"{field.description}{default}".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag(name), action=argparse.BooleanOptionalAction, help=text)
+        else:
+            choices = "|".join(get_args(field.annotation)) if get_origin(field.annotation) is Literal else ""
+            parser.add_argument(flag(name), metavar=choices or name.rpartition("_")[2].upper(), help=text)
+    return parser

@@ -1,0 +1,126 @@
+"""dropserve.v1.PredictionService: convert, have it predicted, convert."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeAlias
+
+import grpc.aio
+
+from dropserve.v1 import prediction_pb2, prediction_pb2_grpc
+from dropserve.v1.prediction_pb2 import PredictRequest, PredictResponse
+from dropserve_server.errors import Unavailable
+from dropserve_server.grpc import wire
+from dropserve_server.grpc.calls import Calls
+from dropserve_server.grpc.status import code_of, field_of, message_of, status_of
+from dropserve_server.grpc.stream import AnswerStream
+from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO
+from dropserve_server.predictor import Predictor
+from dropserve_server.repository import Repository
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+# Reading this many repeated floats takes about a millisecond: beyond it, not on the event loop.
+_MANY_VALUES = 32_768
+
+
+class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
+    """Answers PredictionService.
+
+    No handler raises CancelledError: a caller that is still there would wait for ever (grpc#29248).
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        predictor: Predictor,
+        calls: Calls,
+        *,
+        default_passes: int,
+        stream_concurrency: int,
+    ) -> None:
+        self._repository = repository
+        self._predictor = predictor
+        self._calls = calls
+        self._default_passes = default_passes
+        self._stream_concurrency = stream_concurrency
+        self._streams: set[AnswerStream[PredictRequest, PredictResponse]] = set()
+        self._stopping = False
+
+    async def Predict(self, request: PredictRequest, context: Context) -> PredictResponse:
+        """Answer one request."""
+        try:
+            return await self._answer(request, context.time_remaining())
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # becomes the call's status
+            return await context.abort_with_status(status_of(error))
+
+    async def PredictStream(self, _requests: object, context: Context) -> None:  # type: ignore[override]
+        """Answer a stream of requests."""
+        # Reads and writes by the context, not as a generator: answers come in any order.
+        seconds = context.time_remaining
+
+        async def answer(request: PredictRequest) -> PredictResponse:
+            try:
+                return await self._answer(request, seconds())
+            except Exception as error:  # noqa: BLE001  # becomes the message's status
+                return PredictResponse(
+                    request_id=request.request_id,
+                    error=prediction_pb2.Error(
+                        code=code_of(error).value[0], message=message_of(error), field=field_of(error)
+                    ),
+                )
+
+        stream = AnswerStream(context, answer, self._stream_concurrency)
+        self._streams.add(stream)
+        try:
+            if not self._stopping:
+                await stream.run()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # becomes the call's status
+            await context.abort_with_status(status_of(error))
+        finally:
+            self._streams.discard(stream)
+        if self._stopping:
+            await context.abort_with_status(status_of(Unavailable("the server is draining; connect again")))
+
+    async def ListModels(
+        self, request: prediction_pb2.ListModelsRequest, context: Context
+    ) -> prediction_pb2.ListModelsResponse:
+        """Describe every served version of every model."""
+        if self._repository.loading:
+            error = Unavailable("the server is starting: models are being loaded; try again soon")
+            await context.abort_with_status(status_of(error))
+        return prediction_pb2.ListModelsResponse(
+            models=[wire.write_model(served, is_default) for served, is_default in self._repository]
+        )
+
+    async def GetModel(
+        self, request: prediction_pb2.GetModelRequest, context: Context
+    ) -> prediction_pb2.GetModelResponse:
+        """Describe one version of one model."""
+        try:
+            served = self._repository.find(request.name, request.version)
+            is_default = served is self._repository.find(request.name)
+            return prediction_pb2.GetModelResponse(model=wire.write_model(served, is_default))
+        except Exception as error:  # noqa: BLE001  # becomes the call's status
+            return await context.abort_with_status(status_of(error))
+
+    def stop_streams(self) -> None:
+        """End every stream as soon as what was read from it is answered; new ones at once."""
+        self._stopping = True
+        for stream in self._streams:
+            stream.stop()
+
+    async def _answer(self, request: PredictRequest, seconds: float | None) -> PredictResponse:
+        mode = MONTE_CARLO if request.HasField("monte_carlo") else DETERMINISTIC
+        with self._calls.begin(mode, request.request_id, seconds) as call:
+            wire.check_request_id(request.request_id)
+            call.served = served = self._repository.find(request.model, request.version)
+            if len(request.inputs.values) < _MANY_VALUES:
+                features = wire.read_features(request.inputs)
+            else:
+                features = await asyncio.to_thread(wire.read_features, request.inputs)
+            options = None
+            if mode is MONTE_CARLO:
+                options = wire.read_monte_carlo(request.monte_carlo, self._default_passes)
+            job = await self._predictor.predict(served, features, options, seconds)
+            return wire.write_answer(request.request_id, job)

@@ -1,0 +1,86 @@
+"""Errors to gRPC statuses: the one table, and the details that go with a status."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from dataclasses import fields
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
+from grpc_status.rpc_status import to_status
+
+from dropserve_models.errors import InputError, MemoryLimitError, MonteCarloUnavailable
+from dropserve_models.prediction import MonteCarloOptions
+from dropserve_server.errors import (
+    DeadlineExpired,
+    InvalidRequest,
+    LimitExceeded,
+    ModelNotFound,
+    Unavailable,
+)
+
+_CODES: dict[type[BaseException], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    InputError: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    MonteCarloUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
+    LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    MemoryLimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,
+    CancelledError: grpc.StatusCode.CANCELLED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+}
+
+# The models' names of what a caller may get wrong are those of `Model.predict`.
+_FIELDS = {field.name: f"monte_carlo.{field.name}" for field in fields(MonteCarloOptions)}
+
+INTERNAL_MESSAGE = "internal error; the server's log has the details"
+
+# A status travels in a header, which has little room: peers accept 8 KiB, and the message is in it up to
+# three times (percent-encoded, in the details, and in the field's violation).
+_MESSAGE_BYTES = 1024
+
+
+def code_of(error: BaseException) -> grpc.StatusCode:
+    """The status code of an error; INTERNAL for one that nobody foresaw."""
+    for base in type(error).__mro__:
+        if base in _CODES:
+            return _CODES[base]
+    return grpc.StatusCode.INTERNAL
+
+
+def field_of(error: BaseException) -> str:
+    """The path of the request's field that an error is about; empty where it is about none."""
+    if isinstance(error, InputError):
+        return _FIELDS.get(error.field, error.field)
+    return error.field if isinstance(error, InvalidRequest) else ""
+
+
+def message_of(error: BaseException) -> str:
+    """What the caller is told."""
+    if code_of(error) is grpc.StatusCode.INTERNAL:
+        return INTERNAL_MESSAGE
+    if isinstance(error, CancelledError):
+        return "the call was cancelled"
+    message = " ".join(str(error).splitlines())
+    encoded = message.encode(errors="replace")
+    return (
+        message
+        if len(encoded) <= _MESSAGE_BYTES
+        else encoded[:_MESSAGE_BYTES].decode(errors="ignore") + "..."
+    )
+
+
+def status_of(error: BaseException) -> grpc.Status:
+    """The status, with google.rpc.BadRequest in its details where one field was wrong."""
+    message, field = message_of(error), field_of(error)
+    status = Status(code=code_of(error).value[0], message=message)
+    if field:
+        detail = Any()
+        detail.Pack(
+            BadRequest(field_violations=[BadRequest.FieldViolation(field=field, description=message)])
+        )
+        status.details.append(detail)
+    return to_status(status)

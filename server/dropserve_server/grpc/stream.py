@@ -1,0 +1,84 @@
+"""A bidirectional stream of requests and answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+import grpc.aio
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class AnswerStream(Generic[Request, Response]):
+    """Answers the requests of one stream, several at a time, each as soon as it is ready.
+
+    A few workers take turns at reading, and each answers what it has read. So no task is made a
+    message, and a caller who does not read its answers is not read from either.
+
+    Parameters
+    ----------
+    context : grpc.aio.ServicerContext
+    answer : callable
+        Answers one request; must not raise.
+    concurrency : int
+        Most requests being answered at the same time.
+    """
+
+    def __init__(
+        self,
+        context: grpc.aio.ServicerContext[Any, Any],
+        answer: Callable[[Request], Awaitable[Response]],
+        concurrency: int,
+    ) -> None:
+        self._context = context
+        self._answer = answer
+        self._concurrency = concurrency
+        self._workers = 0
+        self._readers: set[asyncio.Task[None]] = set()  # reading, or waiting for their turn to
+        self._reading = asyncio.Lock()
+        self._writing = asyncio.Lock()
+        self._ended = False
+
+    async def run(self) -> None:
+        """Return when the caller has closed its side, or `stop` was called, and all is answered."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._add_worker(group)
+        except* grpc.aio.InternalError:
+            pass  # the connection is gone: nobody is left to answer
+
+    def stop(self) -> None:
+        """Read no further request; those that were read are still answered."""
+        self._ended = True
+        for reader in self._readers:
+            reader.cancel()
+
+    def _add_worker(self, group: asyncio.TaskGroup) -> None:
+        self._workers += 1
+        group.create_task(self._work(group))
+
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        while (request := await self._read()) is not None:
+            if not self._readers and self._workers < self._concurrency:
+                self._add_worker(group)
+            response = await self._answer(request)
+            async with self._writing:
+                await self._context.write(response)
+
+    async def _read(self) -> Request | None:
+        """The next request, or None at the end."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._readers.add(task)
+        try:
+            async with self._reading:
+                if self._ended:
+                    return None
+                request = await self._context.read()
+                self._ended = request is grpc.aio.EOF
+                return None if self._ended else request
+        finally:
+            self._readers.discard(task)

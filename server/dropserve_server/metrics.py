@@ -1,0 +1,150 @@
+"""What Prometheus scrapes: the families, and the handles that requests update.
+
+Labels hold nothing that a caller chose: an unknown model is counted under ``model="unknown"``. Handles
+are looked up once a model and mode, not once a request.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+Mode = Literal["deterministic", "monte_carlo"]
+DETERMINISTIC: Mode = "deterministic"
+MONTE_CARLO: Mode = "monte_carlo"
+
+UNKNOWN = "unknown"
+
+_DURATIONS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LOAD_DURATIONS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_DEVIATIONS = tuple(float(f"{base}e{exponent}") for exponent in range(-5, 5) for base in (1, 2, 5))
+
+
+class BulkHistogram(Histogram):
+    """A histogram that takes many observations at once."""
+
+    def observe_many(self, values: NDArray[np.float32]) -> None:
+        """Observe the finite ones of `values` [observations]; costs a call a bucket, not one a value."""
+        values = values[np.isfinite(values)]  # one infinity would spoil the sum for good
+        bounds = self._upper_bounds
+        counts = np.bincount(np.searchsorted(bounds, values), minlength=len(bounds))
+        for index in np.flatnonzero(counts):
+            self._buckets[index].inc(int(counts[index]))
+        self._sum.inc(float(values.sum(dtype=np.float64)))
+
+
+class ModeMetrics:
+    """The handles of one version of one model in one mode."""
+
+    def __init__(self, families: Metrics, model: str, version: str, mode: Mode) -> None:
+        self.answered = families.requests.labels(model, version, mode, "OK")
+        self.duration = families.request_duration.labels(model, mode)
+        self.queue_duration = families.queue_duration.labels(model, mode)
+        self.compute_duration = families.compute_duration.labels(model, mode)
+        self.rows = families.rows.labels(model, mode)
+
+
+class ModelMetrics:
+    """The handles of one version of one model."""
+
+    def __init__(self, families: Metrics, model: str, version: str) -> None:
+        self.deterministic = ModeMetrics(families, model, version, DETERMINISTIC)
+        self.monte_carlo = ModeMetrics(families, model, version, MONTE_CARLO)
+        self.passes = families.passes.labels(model)
+        self.predictive_std = families.predictive_std.labels(model)
+
+
+class Metrics:
+    """Every family, on a registry of its own.
+
+    Attributes
+    ----------
+    inflight : int
+        Requests being answered now; the gauge reads it when it is scraped.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self.inflight = 0
+        registry = self.registry
+        by_mode = ("model", "mode")
+        self.requests = Counter(
+            "dropserve_requests_total",
+            "Prediction requests, by the gRPC status they were answered with.",
+            ("model", "version", "mode", "code"),
+            registry=registry,
+        )
+        self.request_duration = Histogram(
+            "dropserve_request_duration_seconds",
+            "From a request's arrival to its answer, failures included.",
+            by_mode,
+            buckets=_DURATIONS,
+            registry=registry,
+        )
+        self.queue_duration = Histogram(
+            "dropserve_queue_duration_seconds",
+            "What requests waited for a worker.",
+            by_mode,
+            buckets=_DURATIONS,
+            registry=registry,
+        )
+        self.compute_duration = Histogram(
+            "dropserve_compute_duration_seconds",
+            "What computing requests took.",
+            by_mode,
+            buckets=_DURATIONS,
+            registry=registry,
+        )
+        self.rows = Counter("dropserve_rows_total", "Rows predicted.", by_mode, registry=registry)
+        self.passes = Counter(
+            "dropserve_passes_total", "Stochastic passes computed.", ("model",), registry=registry
+        )
+        self.rejected = Counter(
+            "dropserve_rejected_total",
+            "Requests refused for lack of room or over a limit, by the reason.",
+            ("model", "reason"),
+            registry=registry,
+        )
+        self.predictive_std = BulkHistogram(
+            "dropserve_predictive_std",
+            "Standard deviation of Monte Carlo answers (noise included where the model predicts it), in the "
+            "output's unit: of each row, the largest among its outputs.",
+            ("model",),
+            buckets=_DEVIATIONS,
+            registry=registry,
+        )
+        self.model_info = Gauge(
+            "dropserve_model_info",
+            "1 for every version that is served.",
+            ("model", "version", "provider"),
+            registry=registry,
+        )
+        self.model_load_duration = Histogram(
+            "dropserve_model_load_duration_seconds",
+            "What loading and verifying a version took, failures included.",
+            ("model",),
+            buckets=_LOAD_DURATIONS,
+            registry=registry,
+        )
+        self.model_load_failures = Counter(
+            "dropserve_model_load_failures_total",
+            "Versions that could not be loaded.",
+            ("model",),
+            registry=registry,
+        )
+        Gauge(
+            "dropserve_inflight_requests", "Prediction requests being answered now.", registry=registry
+        ).set_function(lambda: self.inflight)
+        Gauge(
+            "dropserve_build_info", "1, with what is running.", ("version", "python"), registry=registry
+        ).labels(version("dropserve"), platform.python_version()).set(1)
+        ProcessCollector(registry=registry)
+
+    def of_model(self, model: str, version: str) -> ModelMetrics:
+        """The handles of one version; call it once, when the version is loaded."""
+        return ModelMetrics(self, model, version)

@@ -1,0 +1,166 @@
+"""The use case: rows in, a prediction out. Whatever protocol asked, the same checks, lanes and metrics.
+
+Nothing here knows of gRPC, and nothing is computed on the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from dropserve_models.errors import InputError, MonteCarloUnavailable
+from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
+from dropserve_server.errors import DeadlineExpired, LimitExceeded
+from dropserve_server.lane import Job, Lane
+from dropserve_server.repository import ServedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may ask for.
+
+    Attributes
+    ----------
+    rows : int
+        Most rows.
+    passes : int
+        Most Monte Carlo passes.
+    answer_bytes : int
+        Most bytes of tensors in an answer.
+    """
+
+    rows: int
+    passes: int
+    answer_bytes: int
+
+
+class PredictionJob(Job[Prediction]):
+    """One request's work."""
+
+    __slots__ = ("features", "options", "served")
+
+    def __init__(
+        self, served: ServedModel, features: FloatArray, options: MonteCarloOptions | None, deadline: float
+    ) -> None:
+        super().__init__(len(features), deadline)
+        self.served = served
+        self.features = features
+        self.options = options
+
+    def compute(self) -> Prediction:
+        """Predict, and note how unsure the answer is."""
+        check_finite(self.features, self.served.info.feature_names)
+        prediction = self.served.model.run(self.features, self.options)
+        variance = prediction.predictive_variance
+        if self.options is not None and variance is not None:
+            self.served.metrics.predictive_std.observe_many(np.sqrt(variance.max(axis=1)))
+        return prediction
+
+
+class Predictor:
+    """Checks requests, has them computed in their mode's lane, and measures it. For the event loop."""
+
+    def __init__(self, limits: Limits, deterministic: Lane, monte_carlo: Lane) -> None:
+        self._limits = limits
+        self._deterministic = deterministic
+        self._monte_carlo = monte_carlo
+
+    async def predict(
+        self,
+        served: ServedModel,
+        features: FloatArray,
+        options: MonteCarloOptions | None = None,
+        seconds: float | None = None,
+    ) -> PredictionJob:
+        """Predict `features` [rows, features], with dropout on where there are `options`.
+
+        Cancelling the call drops the work if it has not begun.
+
+        Parameters
+        ----------
+        seconds : float, optional
+            How long the caller will wait.
+
+        Returns
+        -------
+        PredictionJob
+            With its `result`, and its times.
+
+        Raises
+        ------
+        InputError
+            The features or options are wrong.
+        LimitExceeded, QueueFull, MemoryLimitError
+            Over a limit of size, or no room for it now.
+        MonteCarloUnavailable
+            The model can't be run with dropout on.
+        DeadlineExpired
+            `seconds` had passed before the work began.
+        """
+        self._check(served, features, options)
+        if options is None:
+            lane, metrics = self._deterministic, served.metrics.deterministic
+        else:
+            lane, metrics = self._monte_carlo, served.metrics.monte_carlo
+        deadline = float("inf") if seconds is None else perf_counter() + seconds
+        job = PredictionJob(served, features, options, deadline)
+        lane.submit(job)
+        try:
+            prediction = await job.outcome
+        except DeadlineExpired:
+            metrics.queue_duration.observe(job.queue_seconds)
+            raise
+        metrics.queue_duration.observe(job.queue_seconds)
+        metrics.compute_duration.observe(job.compute_seconds)
+        metrics.rows.inc(job.rows)
+        if options is not None:
+            served.metrics.passes.inc(prediction.passes)
+        return job
+
+    def _check(self, served: ServedModel, features: FloatArray, options: MonteCarloOptions | None) -> None:
+        rows, width = features.shape
+        if rows > self._limits.rows:
+            raise LimitExceeded(
+                "rows", f"{rows} rows are over the limit of {self._limits.rows} a request; send them in parts"
+            )
+        if rows == 0:
+            raise InputError("inputs", "inputs has no rows; send at least one")
+        if width != served.features:
+            raise InputError(
+                "inputs", f"model {served.name!r} takes {served.features} features a row; inputs has {width}"
+            )
+        tensors = 2
+        if options is not None:
+            self._check_options(served, options)
+            tensors = 7 + len(options.quantiles) + (options.passes if options.return_samples else 0)
+        answer_bytes = 4 * tensors * rows * served.outputs
+        if answer_bytes > self._limits.answer_bytes:
+            raise LimitExceeded(
+                "answer",
+                f"the answer would take some {answer_bytes} bytes, over the limit of "
+                f"{self._limits.answer_bytes} a message; ask for fewer rows, quantiles or passes, "
+                "or for no samples",
+            )
+
+    def _check_options(self, served: ServedModel, options: MonteCarloOptions) -> None:
+        if (cause := served.model.monte_carlo_unavailable) is not None:
+            raise MonteCarloUnavailable(f"model {served.name!r} can't answer with error bars: {cause}")
+        if options.passes > self._limits.passes:
+            raise InputError(
+                "passes", f"passes is {options.passes}; this server computes at most {self._limits.passes}"
+            )
+
+
+def check_finite(features: FloatArray, names: Sequence[str]) -> None:
+    """Raise InputError naming the first row and column of `features` that is NaN or infinite."""
+    finite = np.isfinite(features)
+    if not finite.all():
+        row, column = divmod(int(np.argmin(finite)), features.shape[1])
+        raise InputError(
+            "inputs",
+            f"inputs[{row}, {column}] ({names[column]}) is {features[row, column]}; "
+            "every feature must be a finite number",
+        )

@@ -1,0 +1,205 @@
+"""Every setting of ``dropserve serve``: its name, type, default and meaning.
+
+A setting ``max_rows`` is the flag ``--max-rows``, the environment variable ``DROPSERVE_MAX_ROWS`` and the
+key ``max_rows`` of the TOML file. Flags win over the environment, which wins over the file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, FilePath, PositiveInt, ValidationError, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dropserve_models.model import DEFAULT_MEMORY_BYTES
+from dropserve_models.prediction import DEFAULT_PASSES, MAX_PASSES
+from dropserve_server.errors import SettingsError
+
+ENVIRONMENT_PREFIX = "DROPSERVE_"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=86400)]
+MessageBytes = Annotated[int, Field(ge=2**16, le=2**31 - 1)]
+
+
+class Settings(BaseSettings):
+    """The settings of a server. Frozen; checked when made."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    repository: Path
+    """Folder of the models: MODEL/VERSION/model.onnx."""
+
+    host: str = "0.0.0.0"
+    """Address the gRPC port binds to."""
+
+    grpc_port: Port = 8001
+    """Port of the gRPC services; 0 picks a free one, which the log names."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address the metrics port binds to."""
+
+    metrics_port: Port = 8002
+    """Port of Prometheus' /metrics, over HTTP; 0 picks a free one, which the log names."""
+
+    tls_certificate: FilePath | None = None
+    """PEM file of the server's certificate chain. With tls_key: the gRPC port speaks TLS only."""
+
+    tls_key: FilePath | None = None
+    """PEM file of the certificate's private key."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run. auto: on CUDA where it works, else on the CPU; cuda: refuse to start without it."""
+
+    threads: PositiveInt | None = None
+    """Threads that one computation may use. Unset: the cores that affinity and the CPU quota grant."""
+
+    deterministic_workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Deterministic requests computed at the same time. One already uses every thread for a large request."""
+
+    monte_carlo_workers: Annotated[int, Field(ge=1, le=256)] = 2
+    """Monte Carlo requests computed at the same time. They never hold deterministic ones up."""
+
+    versions: PositiveInt = 1
+    """How many versions of each model to serve: the newest ones that load."""
+
+    warm_up: bool = False
+    """Prepare Monte Carlo for every model before it is served, not at its first such request."""
+
+    default_passes: PositiveInt = DEFAULT_PASSES
+    """Passes of a Monte Carlo request that names none."""
+
+    max_passes: Annotated[int, Field(ge=1, le=MAX_PASSES)] = 10_000
+    """Most passes a Monte Carlo request may ask for."""
+
+    max_rows: PositiveInt = 16_384
+    """Most rows a request may hold."""
+
+    queue_rows: PositiveInt = 32_768
+    """Most rows in flight, per mode; beyond it requests are refused at once with RESOURCE_EXHAUSTED."""
+
+    max_message_bytes: MessageBytes = 64 * 2**20
+    """Largest message, received or sent, in bytes."""
+
+    max_memory_bytes: Annotated[int, Field(ge=2**20)] = DEFAULT_MEMORY_BYTES
+    """Memory that computing one Monte Carlo request may take beyond its input and answer, in bytes."""
+
+    stream_concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Requests of one PredictStream in flight at the same time; further ones wait in the connection."""
+
+    drain_seconds: Seconds = 1.0
+    """How long after SIGTERM requests are still taken while health says NOT_SERVING."""
+
+    grace_seconds: Seconds = 30.0
+    """How long requests in flight may then take to finish; after it they are cut off."""
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """Form of the log on stderr. auto: console on a terminal, else json."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged. Requests that fail by their caller's doing are info."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together: give both or neither")
+        if self.default_passes > self.max_passes:
+            raise ValueError(
+                f"default_passes is {self.default_passes}, more than max_passes, {self.max_passes}"
+            )
+        if self.max_rows > self.queue_rows:
+            raise ValueError(f"max_rows is {self.max_rows}, more than queue_rows, {self.queue_rows}")
+        return self
+
+
+def read_settings(flags: Mapping[str, Any], config: str | None = None) -> Settings:
+    """Settings from flags over the environment over a TOML file.
+
+    Parameters
+    ----------
+    flags : mapping
+        Settings given on the command line, by name.
+    config : str, optional
+        The TOML file. None: the one ``DROPSERVE_CONFIG`` names, if it does.
+
+    Raises
+    ------
+    SettingsError
+        A value is wrong or its key unknown, or the file can't be read.
+    """
+    config = config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG") or None
+    file = _read_toml(Path(config)) if config else {}
+
+    class LayeredSettings(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, file)
+
+    try:
+        return LayeredSettings(**flags)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_problems(error, flags, config))) from error
+
+
+def mistyped_variables() -> dict[str, str]:
+    """Environment variables that look like mistyped settings, and what they look like."""
+    known = {ENVIRONMENT_PREFIX + name.upper() for name in (*Settings.model_fields, "config")}
+    suspects = {v for v in map(str.upper, os.environ) if v.startswith(ENVIRONMENT_PREFIX)} - known
+    likenesses = {v: get_close_matches(v, known, n=1, cutoff=0.85) for v in sorted(suspects)}
+    return {variable: likeness[0] for variable, likeness in likenesses.items() if likeness}
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"can't read the settings file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings file {path} is not TOML: {error}") from error
+
+
+def _problems(error: ValidationError, flags: Mapping[str, Any], config: str | None) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_context=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if not name:
+            yield problem["msg"].removeprefix("Value error, ")
+        elif problem["type"] == "missing":
+            yield f"{flag(name)} is required (or {variable}, or {name} in the settings file)"
+        elif problem["type"] == "extra_forbidden":
+            yield f"{config}: there is no setting {name!r}"
+        else:
+            known_variables = {v.upper() for v in os.environ}
+            source = (
+                flag(name)
+                if name in flags
+                else variable
+                if variable in known_variables
+                else f"{config}: {name}"
+            )
+            message = problem["msg"][0].lower() + problem["msg"][1:]
+            yield f"{source} is {problem['input']!r}: {message}"

@@ -1,0 +1,115 @@
+"""The families that operators read, and the page they are scraped from."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from dropserve_server.errors import StartupError
+from dropserve_server.metrics import BulkHistogram, Metrics
+from dropserve_server.metrics_http import MetricsServer
+
+FAMILIES = {
+    "dropserve_requests": {"model", "version", "mode", "code"},
+    "dropserve_request_duration_seconds": {"model", "mode"},
+    "dropserve_queue_duration_seconds": {"model", "mode"},
+    "dropserve_compute_duration_seconds": {"model", "mode"},
+    "dropserve_rows": {"model", "mode"},
+    "dropserve_passes": {"model"},
+    "dropserve_inflight_requests": set(),
+    "dropserve_rejected": {"model", "reason"},
+    "dropserve_predictive_std": {"model"},
+    "dropserve_model_info": {"model", "version", "provider"},
+    "dropserve_model_load_duration_seconds": {"model"},
+    "dropserve_model_load_failures": {"model"},
+    "dropserve_build_info": {"version", "python"},
+}
+
+
+def test_families_have_the_names_and_labels_that_the_contract_fixes() -> None:
+    metrics = Metrics()
+    metrics.of_model("m", "1")
+    metrics.model_info.labels("m", "1", "CPU").set(1)
+    metrics.rejected.labels("m", "rows").inc()
+    metrics.model_load_duration.labels("m").observe(1)
+    metrics.model_load_failures.labels("m").inc()
+    found = {
+        family.name: {label for sample in family.samples for label in sample.labels} - {"le"}
+        for family in metrics.registry.collect()
+        if family.name.startswith("dropserve_")
+    }
+    assert found == FAMILIES
+
+
+def test_two_servers_in_one_process_count_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one.of_model("m", "1").deterministic.answered.inc()
+    labels = {"model": "m", "version": "1", "mode": "deterministic", "code": "OK"}
+    assert one.registry.get_sample_value("dropserve_requests_total", labels) == 1
+    assert other.registry.get_sample_value("dropserve_requests_total", labels) is None
+
+
+def test_requests_in_flight_are_read_when_scraped() -> None:
+    metrics = Metrics()
+    metrics.inflight = 3
+    assert metrics.registry.get_sample_value("dropserve_inflight_requests") == 3
+
+
+def test_many_observations_at_once_are_those_one_by_one() -> None:
+    registry = CollectorRegistry()
+    bounds = [0.1, 1.0, 10.0]
+    bulk = BulkHistogram("bulk", "", ("model",), buckets=bounds, registry=registry).labels("m")
+    single = Histogram("single", "", ("model",), buckets=bounds, registry=registry).labels("m")
+    values = np.concatenate([[0.1, 1.0, 10.0, 0.0, 1e9], np.geomspace(0.01, 100, 95)]).astype(np.float32)
+    bulk.observe_many(values)
+    bulk.observe_many(np.zeros(0, np.float32))
+    for value in values:
+        single.observe(float(value))
+    samples = {
+        name: [
+            (s.name.removeprefix(name), s.labels, s.value) for s in family.samples if "_created" not in s.name
+        ]
+        for family in registry.collect()
+        for name in [family.name]
+    }
+    assert [s[:2] for s in samples["bulk"]] == [s[:2] for s in samples["single"]]
+    assert [s[2] for s in samples["bulk"]] == pytest.approx([s[2] for s in samples["single"]])
+    assert samples["bulk"][-1][2] > 0
+
+
+def test_what_is_not_a_number_does_not_spoil_the_sum() -> None:
+    registry = CollectorRegistry()
+    histogram = BulkHistogram("h", "", buckets=[1.0], registry=registry)
+    histogram.observe_many(np.array([np.nan, np.inf, 0.5], np.float32))
+    assert registry.get_sample_value("h_sum") == 0.5
+    assert registry.get_sample_value("h_count") == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_metrics_are_one_page_over_http(host: str) -> None:
+    registry = CollectorRegistry()
+    Counter("things", "Things.", registry=registry).inc(5)
+    server = MetricsServer(host, 0, registry)
+    try:
+        root = f"http://{host}:{server.port}"
+        with urllib.request.urlopen(f"{root}/metrics?name[]=things_total", timeout=10) as page:
+            assert "things_total 5.0" in page.read().decode()
+        with pytest.raises(urllib.error.HTTPError, match="404") as refusal:
+            urllib.request.urlopen(f"{root}/", timeout=10)
+        refusal.value.close()
+    finally:
+        server.close()
+
+
+def test_a_taken_port_is_told_in_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StartupError, match=f"can't listen on metrics port 127.0.0.1:{port}: .*in use"):
+            MetricsServer("127.0.0.1", port, CollectorRegistry())

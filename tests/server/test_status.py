@@ -1,0 +1,93 @@
+"""Every error's status code, message and details."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
+
+from dropserve_models import errors as models_errors
+from dropserve_models.errors import InputError, MemoryLimitError, MonteCarloUnavailable
+from dropserve_server import errors
+from dropserve_server.errors import (
+    DeadlineExpired,
+    InvalidRequest,
+    LimitExceeded,
+    ModelNotFound,
+    QueueFull,
+    Unavailable,
+)
+from dropserve_server.grpc.status import INTERNAL_MESSAGE, code_of, field_of, message_of, status_of
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "field"),
+    [
+        (InvalidRequest("inputs.shape", "why"), "INVALID_ARGUMENT", "inputs.shape"),
+        (InputError("inputs", "why"), "INVALID_ARGUMENT", "inputs"),
+        (InputError("passes", "why"), "INVALID_ARGUMENT", "monte_carlo.passes"),
+        (InputError("seed", "why"), "INVALID_ARGUMENT", "monte_carlo.seed"),
+        (InputError("quantiles", "why"), "INVALID_ARGUMENT", "monte_carlo.quantiles"),
+        (InputError("masks", "why"), "INVALID_ARGUMENT", "monte_carlo.masks"),
+        (InputError("mean_tolerance", "why"), "INVALID_ARGUMENT", "monte_carlo.mean_tolerance"),
+        (ModelNotFound("why"), "NOT_FOUND", ""),
+        (MonteCarloUnavailable("why"), "FAILED_PRECONDITION", ""),
+        (LimitExceeded("rows", "why"), "RESOURCE_EXHAUSTED", ""),
+        (QueueFull("why"), "RESOURCE_EXHAUSTED", ""),
+        (MemoryLimitError("why"), "RESOURCE_EXHAUSTED", ""),
+        (DeadlineExpired("why"), "DEADLINE_EXCEEDED", ""),
+        (Unavailable("why"), "UNAVAILABLE", ""),
+    ],
+)
+def test_code_message_and_details(error: Exception, code: str, field: str) -> None:
+    status = status_of(error)
+    assert status.code is grpc.StatusCode[code]
+    assert status.details == "why"
+    assert field_of(error) == field
+    ((key, packed),) = status.trailing_metadata
+    assert key == "grpc-status-details-bin"
+    rich = Status.FromString(packed)
+    assert (rich.code, rich.message) == (status.code.value[0], "why")
+    violations = []
+    for detail in rich.details:
+        bad_request = BadRequest()
+        assert detail.Unpack(bad_request)
+        violations += [(v.field, v.description) for v in bad_request.field_violations]
+    assert violations == ([(field, "why")] if field else [])
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("secret"), KeyError("secret"), models_errors.ArtifactError("secret")]
+)
+def test_what_nobody_foresaw_is_internal_and_says_nothing(error: Exception) -> None:
+    status = status_of(error)
+    assert status.code is grpc.StatusCode.INTERNAL
+    assert status.details == INTERNAL_MESSAGE
+    assert b"secret" not in b"".join(bytes(value) for _, value in status.trailing_metadata)  # type: ignore[arg-type]
+
+
+def test_cancelled_calls_get_a_status_too() -> None:
+    assert code_of(CancelledError()) is grpc.StatusCode.CANCELLED
+    assert message_of(CancelledError()) == "the call was cancelled"
+
+
+def test_every_error_a_request_can_raise_has_a_code_of_its_own() -> None:
+    startup_only = {errors.ServerError, errors.SettingsError, errors.StartupError}
+    classes = {c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ServerError)}
+    for kind in classes - startup_only:
+        assert code_of(kind.__new__(kind)) is not grpc.StatusCode.INTERNAL, kind
+
+
+@pytest.mark.parametrize("character", ["x", "é", "𝛴"])
+def test_a_status_fits_a_header_whatever_the_message(character: str) -> None:
+    status = status_of(InvalidRequest("inputs", character * 100_000))
+    encoded = sum(1 if ord(c) < 128 else 3 * len(c.encode()) for c in status.details)
+    details = sum(len(value) * 4 // 3 for _, value in status.trailing_metadata)
+    assert encoded + details < 8192
+
+
+def test_a_message_is_one_line() -> None:
+    assert message_of(ModelNotFound("first\nsecond\r\nthird")) == "first second third"
