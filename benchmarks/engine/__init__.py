@@ -1,0 +1,1 @@
+"""What error bars cost and how good they are: `python -m benchmarks.engine`."""

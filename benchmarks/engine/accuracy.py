@@ -1,0 +1,131 @@
+"""How many passes our estimator needs for the accuracy of so many independent ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, exp, log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.engine.subjects import Subject
+from dropserve_models import Model, Prediction, load
+from dropserve_models.prediction import Masks
+
+ROWS = 64
+GRID = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80, 90, 100)
+"""Passes at which the error is measured; between them it is interpolated."""
+NEGLIGIBLE = 1e-3
+"""Outputs whose predictive standard deviation is below this part of the largest are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Mean squared errors of one estimator at one number of passes, in predictive variances.
+
+    Attributes
+    ----------
+    mean, std : ndarray [repetitions]
+        Of the mean, and of the standard deviation.
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """What was found, each figure once a round of repetitions.
+
+    Attributes
+    ----------
+    mean_error, std_error : list of float
+        The root mean square error of the independent passes, in predictive standard deviations.
+    mean_passes, std_passes : list of int
+        The fewest passes of the default estimator whose error is at most that.
+    """
+
+    mean_error: list[float]
+    std_error: list[float]
+    mean_passes: list[int]
+    std_passes: list[int]
+
+
+def measure(subject: Subject, passes: int, rounds: int, repetitions: int, reference: int) -> Accuracy:
+    """Compare the default estimator with `passes` independent ones.
+
+    Parameters
+    ----------
+    rounds, repetitions : int
+        Rounds, and repetitions with different seeds in each.
+    reference : int
+        Passes of the default estimator that stand for infinitely many.
+    """
+    model = load(subject.folder, device="cpu")
+    features = subject.rows(ROWS)
+    count = rounds * repetitions
+    truth = model.predict(features, passes=reference, seed=2**63)
+    independent = _errors(model, features, passes, "independent", count, truth)
+    ours = {n: _errors(model, features, n, "stratified", count, truth) for n in GRID}
+
+    def by_round(squares: NDArray[np.float64]) -> list[float]:
+        return [float(np.sqrt(part.mean())) for part in squares.reshape(rounds, repetitions)]
+
+    def needed(ours: Sequence[NDArray[np.float64]], theirs: NDArray[np.float64]) -> list[int]:
+        curves = zip(*(by_round(squares) for squares in ours), strict=True)
+        return [fewest(curve, float(np.sqrt(theirs.mean()))) for curve in curves]
+
+    return Accuracy(
+        by_round(independent.mean),
+        by_round(independent.std),
+        needed([ours[n].mean for n in GRID], independent.mean),
+        needed([ours[n].std for n in GRID], independent.std),
+    )
+
+
+def fewest(errors: Sequence[float], target: float) -> int:
+    """The fewest passes whose error is at most `target`, given that of every entry of `GRID`.
+
+    Between two entries a power of the passes is assumed, i.e. a straight line in logarithms.
+
+    Raises
+    ------
+    RuntimeError
+        No entry's is.
+    """
+    for i, error in enumerate(errors):
+        if error > target:
+            continue
+        if i == 0:
+            return GRID[0]
+        share = log(errors[i - 1] / target) / log(errors[i - 1] / max(error, 1e-300))
+        return ceil(exp(log(GRID[i - 1]) + share * log(GRID[i] / GRID[i - 1])) - 1e-9)
+    raise RuntimeError(
+        f"{GRID[-1]} passes err by {errors[-1]:.3g} standard deviations, more than {target:.3g}"
+    )
+
+
+def _errors(
+    model: Model,
+    features: NDArray[np.float32],
+    passes: int,
+    masks: Masks,
+    repetitions: int,
+    truth: Prediction,
+) -> Errors:
+    std = _std(truth)
+    counted = std > NEGLIGIBLE * std.max()
+    squares = []
+    for seed in range(repetitions):
+        found = model.predict(features, passes=passes, masks=masks, seed=seed)
+        of_mean = (found.mean.astype(np.float64) - truth.mean)[counted] / std[counted]
+        of_std = (_std(found) - std)[counted] / std[counted]
+        squares.append((np.mean(of_mean**2), np.mean(of_std**2)))
+    mean, of_std = np.array(squares).T
+    return Errors(mean, of_std)
+
+
+def _std(prediction: Prediction) -> NDArray[np.float64]:
+    assert prediction.variance is not None
+    return np.sqrt(prediction.variance.astype(np.float64))

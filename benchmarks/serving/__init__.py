@@ -1,0 +1,1 @@
+"""What a request costs, beside what gRPC in Python costs anyway."""

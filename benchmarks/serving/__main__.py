@@ -1,0 +1,126 @@
+"""1-row requests a second and CPU time a request, beside a raw grpc.aio echo server.
+
+The echo server answers messages of the same sizes on the same kind of event loop (uvloop), and neither
+parses nor computes. Both servers run side by side and are loaded in turn, by the same load generator, with
+64 callers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import grpc
+import numpy as np
+
+from benchmarks.networks import LARGE, SMALL, Network, publish
+from benchmarks.report import Report, interleave, option_parser
+from benchmarks.serving.load import CONCURRENCY, PREDICT, LoadGenerator, Target, load_generator
+from benchmarks.serving.processes import ServerProcess, dropserve_server, echo_server
+from dropserve_client import wire
+
+PASSES = 100
+ECHO, DETERMINISTIC, MONTE_CARLO = "grpc.aio echo", "dropserve", f"dropserve, {PASSES} passes"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one round of one case gave."""
+
+    calls_a_second: float
+    cpu_milliseconds_a_call: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and report."""
+    options = option_parser("serving", __doc__).parse_args(argv)
+    seconds, rounds = (1.5, 3) if options.quick else (5.0, 7)
+    name, generate = load_generator()
+    print(
+        f"Load generator: {name}; {CONCURRENCY} callers; {rounds} rounds of {seconds:g} s each.\n", flush=True
+    )
+    report = Report("serving")
+    with TemporaryDirectory() as temporary, ExitStack() as stack:
+        folder = Path(temporary)
+        for network in (SMALL, LARGE):
+            publish(network, folder / "repository")
+        server = stack.enter_context(dropserve_server(folder / "repository", folder / "log"))
+        for network in (SMALL, LARGE):
+            _measure(report, network, server, folder, generate, seconds, rounds)
+    report.finish(options.json)
+    return 0
+
+
+def _measure(
+    report: Report,
+    network: Network,
+    server: ServerProcess,
+    folder: Path,
+    generate: LoadGenerator,
+    seconds: float,
+    rounds: int,
+) -> None:
+    point = _target(server, network, folder, passes=None)
+    bars = _target(server, network, folder, passes=PASSES)
+    with echo_server(point.answer_bytes) as echo:
+        echoed = Target(echo.address, point.message, point.answer_bytes)
+        measured = interleave(
+            {
+                ECHO: _case(echo, echoed, generate, seconds),
+                DETERMINISTIC: _case(server, point, generate, seconds),
+                MONTE_CARLO: _case(server, bars, generate, seconds),
+            },
+            rounds,
+        )
+    rates = {case: [round_.calls_a_second for round_ in done] for case, done in measured.items()}
+    costs = {case: [round_.cpu_milliseconds_a_call for round_ in done] for case, done in measured.items()}
+
+    rate = partial(report.add, measure="requests a second", unit="1/s")
+    echo_rate = rate(_named(network, ECHO), rounds=rates[ECHO])
+    point_rate = rate(_named(network, DETERMINISTIC), rounds=rates[DETERMINISTIC], against=echo_rate)
+    rate(_named(network, MONTE_CARLO), rounds=rates[MONTE_CARLO], against=point_rate)
+    cost = partial(report.add, measure="CPU time a request", unit="ms")
+    echo_cost = cost(_named(network, ECHO), rounds=costs[ECHO])
+    point_cost = cost(_named(network, DETERMINISTIC), rounds=costs[DETERMINISTIC], against=echo_cost)
+    cost(_named(network, MONTE_CARLO), rounds=costs[MONTE_CARLO], against=point_cost)
+
+
+def _named(network: Network, case: str) -> str:
+    return f"{network.name}, 1 row: {case}"
+
+
+def _target(server: ServerProcess, network: Network, folder: Path, passes: int | None) -> Target:
+    row = np.random.default_rng(0).normal(size=(1, network.sizes[0])).astype(np.float32)
+    request = wire.predict_request(wire.question(network.name, passes=passes), row)
+    message = folder / f"{network.name}-{passes or 0}.message"
+    message.write_bytes(request.SerializeToString())
+    with grpc.insecure_channel(server.address) as channel:
+        predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PREDICT)
+        answer = predict(message.read_bytes(), timeout=60)
+    return Target(server.address, message, len(answer))
+
+
+def _case(
+    server: ServerProcess, target: Target, generate: LoadGenerator, seconds: float
+) -> Callable[[], Measured]:
+    """A case that takes about so many seconds, warmed up."""
+    calls = CONCURRENCY * 4
+    for _ in range(2):
+        calls = max(CONCURRENCY, round(generate(target, calls) * seconds / 3))
+    calls *= 3
+
+    def measure() -> Measured:
+        before = server.cpu_seconds()
+        rate = generate(target, calls)
+        return Measured(rate, 1000 * (server.cpu_seconds() - before) / calls)
+
+    return measure
+
+
+if __name__ == "__main__":
+    sys.exit(main())

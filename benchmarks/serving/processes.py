@@ -1,0 +1,107 @@
+"""Server processes: started on free loopback ports, measured, and always stopped."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dropserve_client import Client
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """A running server."""
+
+    pid: int
+    port: int
+
+    @property
+    def address(self) -> str:
+        """Where its gRPC port is."""
+        return f"127.0.0.1:{self.port}"
+
+    def cpu_seconds(self) -> float:
+        """CPU time that it has used so far: all its threads and child processes, user and system."""
+        return sum(_cpu_ticks(pid) for pid in _family(self.pid)) / _TICKS_A_SECOND
+
+
+@contextmanager
+def echo_server(answer_bytes: int) -> Iterator[ServerProcess]:
+    """The raw grpc.aio echo server; its answers have this size."""
+    command = [sys.executable, "-m", "benchmarks.serving.echo", "--answer-bytes", str(answer_bytes)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, _stopping(process):
+        assert process.stdout is not None
+        yield ServerProcess(process.pid, int(process.stdout.readline()))
+
+
+@contextmanager
+def dropserve_server(repository: Path, log: Path) -> Iterator[ServerProcess]:
+    """`dropserve serve` on the CPU with its default settings, warmed up, its log in a file."""
+    port = _free_port()
+    command = [str(Path(sys.executable).with_name("dropserve")), "serve", "--repository", str(repository)]
+    command += ["--host", "127.0.0.1", "--grpc-port", str(port), "--metrics-port", "0"]
+    command += ["--device", "cpu", "--warm-up", "--drain-seconds", "0", "--log-format", "json"]
+    with log.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as process, _stopping(process):
+        server = ServerProcess(process.pid, port)
+        _wait_until_ready(server, process, log)
+        yield server
+
+
+def _wait_until_ready(server: ServerProcess, process: subprocess.Popen[bytes], log: Path) -> None:
+    give_up = time.monotonic() + _START_SECONDS
+    with Client(server.address) as client:
+        while not client.is_ready(timeout=1):
+            if time.monotonic() > give_up or _ended(process):
+                raise RuntimeError(f"the server did not start:\n{log.read_text()}")
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    try:
+        process.wait(0.1)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+@contextmanager
+def _stopping(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def _family(pid: int) -> Sequence[int]:
+    """A process and its descendants."""
+    family = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            family += _family(int(child))
+    return family
+
+
+def _cpu_ticks(pid: int) -> int:
+    # The command's name, in brackets, may hold spaces; utime and stime are fields 14 and 15 (proc(5)).
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
