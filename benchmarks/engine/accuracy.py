@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.engine.subjects import Subject
-from dropserve_models import Model, Prediction, load
+from dropserve_models import Prediction, load
 from dropserve_models.prediction import Masks
 
 ROWS = 64
@@ -22,11 +22,11 @@ NEGLIGIBLE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Mean squared errors of one estimator at one number of passes, in predictive variances.
+    """Root mean square errors of one estimator at one number of passes, in predictive standard deviations.
 
     Attributes
     ----------
-    mean, std : ndarray [repetitions]
+    mean, std : ndarray [rounds]
         Of the mean, and of the standard deviation.
     """
 
@@ -64,23 +64,28 @@ def measure(subject: Subject, passes: int, rounds: int, repetitions: int, refere
     """
     model = load(subject.folder, device="cpu")
     features = subject.rows(ROWS)
-    count = rounds * repetitions
     truth = model.predict(features, passes=reference, seed=2**63)
-    independent = _errors(model, features, passes, "independent", count, truth)
-    ours = {n: _errors(model, features, n, "stratified", count, truth) for n in GRID}
 
-    def by_round(squares: NDArray[np.float64]) -> list[float]:
-        return [float(np.sqrt(part.mean())) for part in squares.reshape(rounds, repetitions)]
+    def errors(passes: int, masks: Masks) -> Errors:
+        squares = [
+            _squares(model.predict(features, passes=passes, masks=masks, seed=seed), truth)
+            for seed in range(rounds * repetitions)
+        ]
+        by_round = np.sqrt(np.reshape(squares, (rounds, repetitions, 2)).mean(1))
+        return Errors(by_round[:, 0], by_round[:, 1])
 
-    def needed(ours: Sequence[NDArray[np.float64]], theirs: NDArray[np.float64]) -> list[int]:
-        curves = zip(*(by_round(squares) for squares in ours), strict=True)
-        return [fewest(curve, float(np.sqrt(theirs.mean()))) for curve in curves]
-
+    plain = errors(passes, "independent")
+    of_mean, of_std = _root_mean_square(plain.mean), _root_mean_square(plain.std)
+    ours = []
+    for n in GRID:
+        ours.append(errors(n, "stratified"))
+        if (ours[-1].mean <= of_mean).all() and (ours[-1].std <= of_std).all():
+            break
     return Accuracy(
-        by_round(independent.mean),
-        by_round(independent.std),
-        needed([ours[n].mean for n in GRID], independent.mean),
-        needed([ours[n].std for n in GRID], independent.std),
+        plain.mean.tolist(),
+        plain.std.tolist(),
+        [fewest(curve, of_mean) for curve in zip(*(errors.mean for errors in ours), strict=True)],
+        [fewest(curve, of_std) for curve in zip(*(errors.std for errors in ours), strict=True)],
     )
 
 
@@ -106,24 +111,17 @@ def fewest(errors: Sequence[float], target: float) -> int:
     )
 
 
-def _errors(
-    model: Model,
-    features: NDArray[np.float32],
-    passes: int,
-    masks: Masks,
-    repetitions: int,
-    truth: Prediction,
-) -> Errors:
+def _squares(found: Prediction, truth: Prediction) -> tuple[float, float]:
+    """The mean squares of the errors of mean and standard deviation, in predictive variances."""
     std = _std(truth)
     counted = std > NEGLIGIBLE * std.max()
-    squares = []
-    for seed in range(repetitions):
-        found = model.predict(features, passes=passes, masks=masks, seed=seed)
-        of_mean = (found.mean.astype(np.float64) - truth.mean)[counted] / std[counted]
-        of_std = (_std(found) - std)[counted] / std[counted]
-        squares.append((np.mean(of_mean**2), np.mean(of_std**2)))
-    mean, of_std = np.array(squares).T
-    return Errors(mean, of_std)
+    of_mean = (found.mean.astype(np.float64) - truth.mean)[counted] / std[counted]
+    of_std = (_std(found) - std)[counted] / std[counted]
+    return float(np.mean(of_mean**2)), float(np.mean(of_std**2))
+
+
+def _root_mean_square(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def _std(prediction: Prediction) -> NDArray[np.float64]:

@@ -88,9 +88,13 @@ def prepare(network: Network, repository: Path, rows: int = 2048) -> Subject:
 
 
 def clusters(network: Network) -> Task:
-    """Classes that overlap: normal clouds around centres that are 3 standard deviations apart, typically."""
+    """Classes that overlap: normal clouds whose centres are 4 standard deviations apart, typically.
+
+    So far, because the largest network then gets about 84 % right, which is what it gets of Fashion-MNIST
+    after as many steps; and its 100 passes err about as much there.
+    """
     inputs, classes = network.sizes[0], network.sizes[-1]
-    centres = np.random.default_rng(0).normal(0, 3 / np.sqrt(2 * inputs), (classes, inputs))
+    centres = np.random.default_rng(0).normal(0, 4 / np.sqrt(2 * inputs), (classes, inputs))
 
     def draw(rows: int, random: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         labels = random.integers(classes, size=rows)

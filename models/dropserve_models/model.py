@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -131,6 +131,21 @@ class Model:
                     "the features are too far from those it was trained on",
                 )
         return prediction
+
+    def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:
+        """What Monte Carlo requests must have in common to be computed together; None: they can't be.
+
+        Call it after `prepare_monte_carlo`.
+        """
+        return self._prepared().together(rows, options)
+
+    def run_together(self, features: Sequence[FloatArray], options: MonteCarloOptions) -> list[Prediction]:
+        """Several requests' rows as `run` would predict them, in one go; see `together`.
+
+        An answer that is not finite is left to the caller to find, so that one request can't fail others.
+        """
+        check_options(options)
+        return self._prepared().run_together(features, options)
 
     def _deterministic(self, features: FloatArray) -> Prediction:
         blueprint = self._blueprint

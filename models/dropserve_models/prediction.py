@@ -13,7 +13,7 @@ FloatArray: TypeAlias = NDArray[np.float32]
 Masks = Literal["stratified", "independent"]
 Task = Literal["regression", "binary", "multiclass"]
 
-DEFAULT_PASSES = 100
+DEFAULT_PASSES = 50
 MAX_QUANTILES = 64
 MAX_PASSES = 1_000_000
 
@@ -166,13 +166,25 @@ def concatenate(
     """Predictions of consecutive rows as one, cut to the first `rows`, or put in another order."""
     if len(parts) == 1 and order is None and rows in (None, len(parts[0].mean)):
         return parts[0]
-    joined: dict[str, Any] = {"passes": max(part.passes for part in parts)}
     chosen = slice(0, rows) if order is None else order
-    for field in fields(Prediction):
-        values = [getattr(part, field.name) for part in parts]
-        if field.name in joined or values[0] is None:
-            continue
-        axis = _ROW_AXES.get(field.name, 0)
+    joined: dict[str, Any] = {}
+    for name, axis in _arrays(parts[0]):
+        values = [getattr(part, name) for part in parts]
         value = values[0] if len(values) == 1 else np.concatenate(values, axis)
-        joined[field.name] = np.ascontiguousarray(value[:, chosen] if axis else value[chosen])
-    return Prediction(**joined)
+        joined[name] = np.ascontiguousarray(value[:, chosen] if axis else value[chosen])
+    return Prediction(**joined, passes=max(part.passes for part in parts))
+
+
+def take_rows(prediction: Prediction, start: int, stop: int) -> Prediction:
+    """The prediction of some consecutive rows, without a copy where rows are the first axis."""
+    taken: dict[str, Any] = {}
+    for name, axis in _arrays(prediction):
+        value = getattr(prediction, name)
+        taken[name] = np.ascontiguousarray(value[:, start:stop]) if axis else value[start:stop]
+    return Prediction(**taken, passes=prediction.passes)
+
+
+def _arrays(prediction: Prediction) -> list[tuple[str, int]]:
+    """The arrays a prediction has, by name, with the axis that counts its rows."""
+    names = [field.name for field in fields(Prediction) if field.name != "passes"]
+    return [(name, _ROW_AXES.get(name, 0)) for name in names if getattr(prediction, name) is not None]

@@ -135,7 +135,7 @@ class Predictor:
         tensors = 2
         if options is not None:
             self._check_options(served, options)
-            tensors = 7 + len(options.quantiles) + (options.passes if options.return_samples else 0)
+            tensors = 8 + len(options.quantiles) + (options.passes if options.return_samples else 0)
         answer_bytes = 4 * tensors * rows * served.outputs
         if answer_bytes > self._limits.answer_bytes:
             raise LimitExceeded(

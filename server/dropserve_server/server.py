@@ -28,6 +28,7 @@ from dropserve_server.repository import Repository
 from dropserve_server.settings import Settings
 
 _LOADING_THREADS = 4
+_REFUSING_SECONDS = 0.2
 _FLUSH_SECONDS = 1.0  # for answers that are ready to reach their callers
 _ANSWER_OVERHEAD_BYTES = 4096  # what is not tensors in an answer: names, ids, timings
 
@@ -156,16 +157,18 @@ class Server:
         self._health.drain()
         log.info("draining", extra={"inflight": self._metrics.inflight})
         await asyncio.sleep(self._settings.drain_seconds)
-        # Refuses new calls at once; those under way get the grace, and a moment for their answers to arrive.
+        # Stopping cancels the calls that gRPC holds and has not handed to us yet, and CANCELLED is not to be
+        # retried. So what comes now is first told UNAVAILABLE, until hardly any such call is left.
+        self._prediction.refuse()
+        await asyncio.sleep(_REFUSING_SECONDS)
         refusing = asyncio.ensure_future(self._grpc.stop(self._settings.grace_seconds + _FLUSH_SECONDS))
         self._health.close()
-        self._prediction.stop_streams()
         try:
-            await asyncio.wait_for(self._calls.idle(), self._settings.grace_seconds)
+            async with asyncio.timeout(self._settings.grace_seconds):
+                await self._calls.idle()
         except TimeoutError:
-            return
-        await self._grpc.stop(_FLUSH_SECONDS)
-        await refusing
+            return  # what is still in flight is cut off
+        await asyncio.wait({refusing}, timeout=_FLUSH_SECONDS)
 
     async def _shutdown(self) -> Ending:
         cut_off = self._metrics.inflight

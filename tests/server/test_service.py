@@ -196,9 +196,10 @@ def test_before_the_models_are_loaded_everything_is_unavailable(tmp_path: Path) 
     run(scenario, tmp_path, load=False)
 
 
-def test_a_stream_opened_while_draining_is_sent_away(tmp_path: Path) -> None:
+def test_what_begins_while_draining_is_sent_away(tmp_path: Path) -> None:
     async def scenario(service: Service) -> None:
-        service.servicer.stop_streams()
+        service.servicer.refuse()
+        assert (await service.refusal(request("fake", ROW))).code() is grpc.StatusCode.UNAVAILABLE
         with pytest.raises(grpc.aio.AioRpcError, match="draining"):
             async for _ in service.stub.PredictStream(iter([request("fake", ROW)])):
                 pass

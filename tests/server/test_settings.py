@@ -30,7 +30,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (settings.grpc_port, settings.metrics_port) == (8001, 8002)
     assert settings.metrics_host == "127.0.0.1"
     assert settings.device == "auto"
-    assert settings.default_passes == 100
+    assert settings.default_passes == 50
     assert settings.threads is None
 
 

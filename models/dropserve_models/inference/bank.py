@@ -39,6 +39,8 @@ class MaskBank:
         self._lock = threading.Lock()
         self._sets: OrderedDict[Hashable, MaskSet] = OrderedDict()
         self._uses: dict[Hashable, int] = {}
+        self._sizes: dict[Hashable, int] = {}
+        self._grown: set[Hashable] = set()  # used since they were measured
         self._slots = random.Random(fresh_seed())
 
     def seeded(self, seed: int, kind: Hashable, draw: Callable[[int], MaskSet]) -> MaskSet:
@@ -55,20 +57,24 @@ class MaskBank:
             if found is not None and (uses is None or self._uses[key] < uses):
                 self._sets.move_to_end(key)
                 self._uses[key] += 1
+                self._grown.add(key)
                 return found
         made = draw()
         with self._lock:
             self._sets[key] = made
             self._sets.move_to_end(key)
             self._uses[key] = 1
-            self._evict()
+            self._grown.add(key)
+            self._evict(newest=key)
         return made
 
-    def _evict(self) -> None:
-        # Sizes are taken anew, since a set grows when it is first used.
-        sizes = {key: sum(masks.nbytes for masks, _ in blocks) for key, blocks in self._sets.items()}
-        total = sum(sizes.values())
+    def _evict(self, newest: Hashable) -> None:
+        for key in self._grown:
+            self._sizes[key] = sum(masks.nbytes for masks, _ in self._sets[key])
+        self._grown = {newest}  # it grows when it is first used, which is still to come
+        total = sum(self._sizes.values())
         while total > self._limit and len(self._sets) > 1:
             key, _ = self._sets.popitem(last=False)
             del self._uses[key]
-            total -= sizes[key]
+            self._grown.discard(key)
+            total -= self._sizes.pop(key)

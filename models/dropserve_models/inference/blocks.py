@@ -122,6 +122,28 @@ class BlockMasks:
         return torch.from_numpy(np.where(self._marks[site].T, np.float32(0.0), scale)).unsqueeze(2)
 
 
+class JoinedMasks(BlockMasks):
+    """The masks of several requests, each for its own rows; not to be thinned.
+
+    Parameters
+    ----------
+    parts : sequence of BlockMasks
+        A request each, with equally many passes and draws.
+    rows : sequence of int
+        The rows of each request.
+    """
+
+    def __init__(self, parts: Sequence[BlockMasks], rows: Sequence[int]) -> None:
+        super().__init__((), (), parts[0].passes, parts[0].draws)
+        self._parts = parts
+        self._rows = rows
+
+    def scaled(self, site: int) -> Tensor:
+        """0, or 1/(1-p), as a value: [units, passes, rows]."""
+        masks = zip(self._parts, self._rows, strict=True)
+        return torch.cat([part.scaled(site).expand(-1, -1, rows) for part, rows in masks], 2)
+
+
 def draw_masks(sites: Sequence[Site], seed: int, block: Block, tail: int, draws: int) -> BlockMasks:
     """The masks of a block; the tail's strata hold `draws` times as many passes."""
     marks = []

@@ -7,7 +7,7 @@ are keyed by its number and every step treats each row on its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
@@ -18,25 +18,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dropserve_models.inference.bank import MaskBank
-from dropserve_models.inference.blocks import PASS_BLOCK, BlockMasks, blocks, draw_masks
+from dropserve_models.inference.blocks import PASS_BLOCK, BlockMasks, JoinedMasks, blocks, draw_masks
 from dropserve_models.inference.deterministic import Session
 from dropserve_models.inference.estimate import Estimate
 from dropserve_models.inference.masks import STRATUM, Strata, fresh_seed, strata
 from dropserve_models.inference.plan import make_plan
-from dropserve_models.inference.program import Program
+from dropserve_models.inference.program import Linear, Program
 from dropserve_models.inference.runner import Runner
-from dropserve_models.inference.workspace import Workspace
-from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate
+from dropserve_models.inference.workspace import ROW_MULTIPLE, Workspace
+from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate, take_rows
 
 BANK_BYTES = 64 * 2**20
 """What the masks that a model keeps from one request to the next may take."""
 BANKED_PASSES = 1000
 """Requests with more passes draw their masks block by block, and keep none."""
-THINNED_ROWS = 16
-"""From this many rows on, gathering a pass's weights costs less than multiplying the dropped units."""
-ROW_MULTIPLE = 16
-"""Seeded requests are padded to a multiple of this: with fewer rows, matrix libraries take other paths
-that round differently, and a row's bytes must not depend on how many others there are."""
+THINNED_WORK = 1_500_000
+"""Rows times weights after a Dropout: from here on, gathering the weights of each pass costs less than
+multiplying the units that it drops. (Measured with 4,000 to 68,000 weights.)"""
+SEEDED_ROWS = 64
+"""The rows that a seeded request is taken to have in that decision. It shows in the last bits of the
+answer, so it must not depend on how many rows there really are."""
 
 
 class Engine:
@@ -63,7 +64,8 @@ class Engine:
         self._runner = Runner(program, self.plan)
         self._workspace = Workspace(program, self.plan)
         self._bank = MaskBank(BANK_BYTES)
-        self._thinnable = bool(self.plan.fused)
+        layers = {step.out: step for step in program.steps if isinstance(step, Linear)}
+        self._thinnable = sum(layers[name].weight.size for name in self.plan.fused)
 
     def run(self, features: FloatArray, options: MonteCarloOptions) -> Prediction:
         """Predict features [rows, features], float32 and finite.
@@ -77,21 +79,49 @@ class Engine:
         exact = options.integrate and self.plan.affine is not None and not self.plan.body
         if exact and len(self.program.outputs) == 1:
             options = replace(options, passes=1)
-        if options.seed is None:
-            thinned = self._thinnable and rows >= THINNED_ROWS
-        else:
-            # Which way is taken shows in the last bits, so it must not depend on the rows.
-            thinned = self._thinnable
-            padding = -rows % ROW_MULTIPLE
-            features = (
-                np.concatenate([features, np.repeat(features[-1:], padding, 0)]) if padding else features
-            )
+        thinned = self._thins(rows if options.seed is None else SEEDED_ROWS)
+        if options.seed is not None and (padding := -rows % ROW_MULTIPLE):
+            features = np.concatenate([features, np.repeat(features[-1:], padding, 0)])
         step = self._workspace.rows(rows, options, self._memory)
+        if step < rows and options.seed is None:
+            options = replace(options, seed=fresh_seed())  # all parts of a request share its masks
         parts = [
             self._run(features[start : start + step], options, thinned, exact)
             for start in range(0, len(features), step)
         ]
         return concatenate(parts, rows)
+
+    def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:
+        """What requests must have in common to be computed together by `run_together`; None: never.
+
+        Small requests without a seed gain by it. A seed promises bytes that depend on nothing else, and
+        large requests are better thinned.
+        """
+        if options.seed is not None or options.adaptive or options.passes > PASS_BLOCK or self._thins(rows):
+            return None
+        return options
+
+    def run_together(self, features: Sequence[FloatArray], options: MonteCarloOptions) -> list[Prediction]:
+        """Several requests for which `together` gave the same, each with masks of its own.
+
+        Parameters
+        ----------
+        features : sequence of ndarray [rows, features]
+            A request each.
+        """
+        counts = [len(part) for part in features]
+        joined = np.concatenate(features)
+        if len(features) == 1 or len(joined) > self._workspace.rows(len(joined), options, self._memory):
+            return [self.run(part, options) for part in features]
+        with torch.inference_mode():
+            part = self._rows(self._boundary(joined), 0, len(joined), options)
+            sets = [next(self._masks(options, thinned=False)) for _ in features]
+            masks = JoinedMasks([each for each, _ in sets], counts)
+            self._add(part, masks, sets[0][1], thinned=False, integrate=options.integrate)
+            exact = options.integrate and self.plan.affine is not None and not self.plan.body
+            whole = part.estimate.result(exact=exact)
+        ends = np.cumsum(counts).tolist()
+        return [take_rows(whole, end - count, end) for count, end in zip(counts, ends, strict=True)]
 
     def evaluate(self, features: FloatArray) -> list[FloatArray]:
         """The outputs in eval mode, dropout off, each [rows, outputs]: to be compared with ONNX Runtime's."""
@@ -116,11 +146,7 @@ class Engine:
             if thinned:
                 boundary = self._runner.prepare(boundary)
             parts = [
-                _Rows(
-                    {name: value[..., start:stop] for name, value in boundary.items()},
-                    Estimate(options.quantiles, options.return_samples, self._classifier),
-                    np.arange(start, stop),
-                )
+                self._rows(boundary, start, stop, options)
                 for start, stop in self._workspace.chunks(len(features), options, thinned)
             ]
             done: list[_Answered] = []
@@ -136,6 +162,16 @@ class Engine:
             for part in parts:
                 done += part.answered(np.full(len(part.rows), True), exact=exact)
             return _in_order(done, options.adaptive)
+
+    def _thins(self, rows: int) -> bool:
+        return rows * self._thinnable >= THINNED_WORK
+
+    def _rows(self, boundary: dict[str, Tensor], start: int, stop: int, options: MonteCarloOptions) -> _Rows:
+        return _Rows(
+            {name: value[..., start:stop] for name, value in boundary.items()},
+            Estimate(options.quantiles, options.return_samples, self._classifier),
+            np.arange(start, stop),
+        )
 
     def _add(self, part: _Rows, masks: BlockMasks, groups: Strata, thinned: bool, integrate: bool) -> None:
         """Compute a block of passes for some rows, and add it to what is known of them."""
@@ -179,12 +215,12 @@ class Engine:
 
     def _boundary(self, features: FloatArray) -> dict[str, Tensor]:
         """The boundary values, [units, 1, rows]."""
-        names = self.program.boundary
-        values = [features] * len(names) if self._prefix is None else self._prefix.run(features, names)
-        return {
-            name: torch.from_numpy(value.T.copy()).unsqueeze(1)
-            for name, value in zip(names, values, strict=True)
-        }
+        values = dict.fromkeys(self.program.boundary, features)
+        if self._prefix is not None:
+            # A residual connection may cross from the input itself, which the prefix does not compute.
+            names = [name for name in values if name in self._prefix.outputs]
+            values |= zip(names, self._prefix.run(features, names), strict=True)
+        return {name: torch.from_numpy(value.T.copy()).unsqueeze(1) for name, value in values.items()}
 
 
 _Answered: TypeAlias = tuple[NDArray[np.intp], Prediction]

@@ -34,16 +34,18 @@ def fresh_seed() -> int:
 def strata(passes: int, masks: Masks) -> Strata:
     """The independent groups that `passes` fall into.
 
-    Independent masks: groups of one. Stratified ones: groups of `STRATUM`, the last one smaller where
-    `passes` is not a multiple; fewer than 2 `STRATUM` passes make two groups, as a standard error needs.
+    Independent masks, or fewer than 4 passes: groups of one. Stratified ones: groups of `STRATUM`, the last
+    one larger where `passes` is not a multiple (a smaller one's mean would vary more than the others', and
+    the standard error come out too large); fewer than 2 `STRATUM` passes make two groups, as a standard
+    error needs.
     """
-    if masks == "independent" or passes == 1:
+    if masks == "independent" or passes < 4:
         return ((1, passes),)
     if passes < 2 * STRATUM:
         half = passes // 2
         return ((half, 2),) if 2 * half == passes else ((half + 1, 1), (half, 1))
     full, rest = divmod(passes, STRATUM)
-    return ((STRATUM, full), (rest, 1)) if rest else ((STRATUM, full),)
+    return ((STRATUM, full - 1), (STRATUM + rest, 1)) if rest else ((STRATUM, full),)
 
 
 def count_passes(groups: Strata) -> int:

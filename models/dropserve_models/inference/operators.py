@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dropserve_models.inference import pointwise
 from dropserve_models.inference.program import (
     Array,
     Concat,
@@ -30,29 +31,29 @@ _UNARY: Mapping[str, Operation] = {
     "Abs": torch.abs,
     "Erf": torch.erf,
     "Exp": torch.exp,
-    "Gelu": functional.gelu,
-    "GeluTanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "Gelu": pointwise.gelu,
+    "GeluTanh": pointwise.gelu_tanh,
     "HardSwish": functional.hardswish,
     "Identity": lambda x: x,
     "Log": torch.log,
-    "Mish": functional.mish,
+    "Mish": lambda x: x * torch.tanh(pointwise.softplus(x)),
     "Neg": torch.neg,
     "Reciprocal": torch.reciprocal,
     "Relu": torch.relu,
-    "Sigmoid": torch.sigmoid,
-    "Softplus": functional.softplus,
-    "Softsign": functional.softsign,
+    "Sigmoid": pointwise.sigmoid,
+    "Softplus": pointwise.softplus,
+    "Softsign": lambda x: x / (1.0 + torch.abs(x)),
     "Sqrt": torch.sqrt,
     "Tanh": torch.tanh,
 }
 _WITH_ATTRIBUTES: Mapping[str, Operation] = {
-    "Celu": lambda x, alpha: functional.celu(x, alpha),
+    "Celu": lambda x, alpha: pointwise.elu(x, alpha, scale=alpha),
     "Clip": lambda x, min=None, max=None: torch.clamp(x, min, max),
-    "Elu": lambda x, alpha: functional.elu(x, alpha),
+    "Elu": pointwise.elu,
     "HardSigmoid": lambda x, alpha, beta: torch.clamp(x * alpha + beta, 0.0, 1.0),
     "LeakyRelu": lambda x, alpha: functional.leaky_relu(x, alpha),
-    "Selu": lambda x, alpha, gamma: torch.where(x > 0, x, alpha * torch.expm1(x)) * gamma,
-    "Swish": lambda x, alpha: x * torch.sigmoid(alpha * x),
+    "Selu": lambda x, alpha, gamma: pointwise.elu(x, alpha) * gamma,
+    "Swish": lambda x, alpha: x * pointwise.sigmoid(alpha * x),
     "ThresholdedRelu": lambda x, alpha: functional.threshold(x, alpha, 0.0),
 }
 _BINARY: Mapping[str, Operation] = {
@@ -61,7 +62,7 @@ _BINARY: Mapping[str, Operation] = {
     "Max": torch.maximum,
     "Min": torch.minimum,
     "Mul": torch.mul,
-    "Pow": torch.pow,
+    "Pow": pointwise.power,
     "PRelu": lambda x, slope: torch.where(x >= 0, x, slope * x),
     "Sub": torch.sub,
     "Sum": torch.add,
@@ -125,7 +126,7 @@ def linear(step: Linear) -> Operation:
 
 def softmax(step: Softmax) -> Operation:
     """Over the units."""
-    return (lambda x: torch.log_softmax(x, 0)) if step.log else (lambda x: torch.softmax(x, 0))
+    return pointwise.log_softmax if step.log else pointwise.softmax
 
 
 def select(step: Select) -> Operation:
@@ -150,4 +151,4 @@ def concat(step: Concat) -> Operation:
 
 def mean(_: Mean) -> Operation:
     """Over the units, kept as one unit."""
-    return lambda x: x.mean(0, keepdim=True)
+    return lambda x: (pointwise.total(x) / len(x)).unsqueeze(0)

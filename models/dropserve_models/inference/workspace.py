@@ -12,7 +12,10 @@ from dropserve_models.prediction import MonteCarloOptions
 
 CACHE_BYTES = 16 * 2**20
 """What the values of one product may take: more falls out of the processor's cache."""
-ROWS_MULTIPLE = 16
+ROW_MULTIPLE = 16
+"""Seeded requests are padded to a multiple of this, and rows computed in such multiples: with fewer rows,
+matrix libraries take other paths that round differently, and a row's bytes must not depend on how many
+others there are."""
 _ACCUMULATED = 8 * 8  # bytes an Estimate and its result keep for every row and output
 
 
@@ -43,11 +46,11 @@ class Workspace:
             )
         if options.quantiles or options.return_samples:
             per_row += 4 * samples  # as computed, put together, sorted, and transposed
-        work = max(2 * CACHE_BYTES, 3 * ROWS_MULTIPLE * self._per_row(options))
-        fitting = (memory_bytes - work) // per_row // ROWS_MULTIPLE * ROWS_MULTIPLE
-        if fitting < ROWS_MULTIPLE:
+        work = max(2 * CACHE_BYTES, 3 * ROW_MULTIPLE * self._per_row(options))
+        fitting = (memory_bytes - work) // per_row // ROW_MULTIPLE * ROW_MULTIPLE
+        if fitting < ROW_MULTIPLE:
             raise MemoryLimitError(
-                f"a few rows take {work + ROWS_MULTIPLE * per_row:,} bytes at {options.passes} passes, and a "
+                f"a few rows take {work + ROW_MULTIPLE * per_row:,} bytes at {options.passes} passes, and a "
                 f"request may use {memory_bytes:,}; raise the limit or ask for fewer passes"
             )
         return int(fitting)
@@ -56,10 +59,10 @@ class Workspace:
         """Ranges of rows to compute together, of nearly equal size."""
         at_once = GROUP if thinned else PASS_BLOCK
         most = max(
-            ROWS_MULTIPLE, CACHE_BYTES // self._per_row(options, at_once) // ROWS_MULTIPLE * ROWS_MULTIPLE
+            ROW_MULTIPLE, CACHE_BYTES // self._per_row(options, at_once) // ROW_MULTIPLE * ROW_MULTIPLE
         )
         count = -(-rows // most)
-        size = -(-rows // count // ROWS_MULTIPLE) * ROWS_MULTIPLE if count > 1 else rows
+        size = -(-rows // count // ROW_MULTIPLE) * ROW_MULTIPLE if count > 1 else rows
         for start in range(0, rows, size):
             yield start, min(start + size, rows)
 

@@ -23,6 +23,8 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 # Reading this many repeated floats takes about a millisecond: beyond it, not on the event loop.
 _MANY_VALUES = 32_768
 
+_DRAINING = "the server is draining; try another, or again soon"
+
 
 class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     """Answers PredictionService.
@@ -45,7 +47,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self._default_passes = default_passes
         self._stream_concurrency = stream_concurrency
         self._streams: set[AnswerStream[PredictRequest, PredictResponse]] = set()
-        self._stopping = False
+        self._refusing = False
 
     async def Predict(self, request: PredictRequest, context: Context) -> PredictResponse:
         """Answer one request."""
@@ -73,14 +75,14 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         stream = AnswerStream(context, answer, self._stream_concurrency)
         self._streams.add(stream)
         try:
-            if not self._stopping:
+            if not self._refusing:
                 await stream.run()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # becomes the call's status
             await context.abort_with_status(status_of(error))
         finally:
             self._streams.discard(stream)
-        if self._stopping:
-            await context.abort_with_status(status_of(Unavailable("the server is draining; connect again")))
+        if self._refusing:
+            await context.abort_with_status(status_of(Unavailable(_DRAINING)))
 
     async def ListModels(
         self, request: prediction_pb2.ListModelsRequest, context: Context
@@ -104,15 +106,17 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         except Exception as error:  # noqa: BLE001  # becomes the call's status
             return await context.abort_with_status(status_of(error))
 
-    def stop_streams(self) -> None:
-        """End every stream as soon as what was read from it is answered; new ones at once."""
-        self._stopping = True
+    def refuse(self) -> None:
+        """Begin no further request. Streams end as soon as what was read from them is answered."""
+        self._refusing = True
         for stream in self._streams:
             stream.stop()
 
     async def _answer(self, request: PredictRequest, seconds: float | None) -> PredictResponse:
         mode = MONTE_CARLO if request.HasField("monte_carlo") else DETERMINISTIC
         with self._calls.begin(mode, request.request_id, seconds) as call:
+            if self._refusing:
+                raise Unavailable(_DRAINING)
             wire.check_request_id(request.request_id)
             call.served = served = self._repository.find(request.model, request.version)
             if len(request.inputs.values) < _MANY_VALUES:

@@ -53,7 +53,7 @@ def exact(name: str) -> Moments:
 
 @cache
 def small(name: str, passes: int, masks: Masks) -> Runs:
-    return run(NETWORKS[name], passes, masks, seeds=500)
+    return run(NETWORKS[name], passes, masks, seeds=300)
 
 
 def run(network: Mlp, passes: int, masks: Masks, seeds: int) -> Runs:

@@ -78,6 +78,9 @@ class Recorded(SquaredError):
         self.losses = losses
         self.shown: list[Tensor] = []
 
+    def training_losses(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return SquaredError(1).training_losses(outputs, targets)
+
     def validation_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         self.shown.append(outputs.clone())
         return torch.tensor([self.losses[len(self.shown) - 1]])

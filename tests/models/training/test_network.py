@@ -103,18 +103,20 @@ def test_masks_multiply_the_input_of_their_layer() -> None:
 
 
 def test_max_norm_is_keras() -> None:
-    # keras.constraints.MaxNorm(1.5, axis=0) on a kernel [in, out]:
-    # w * clip(norm, 0, 1.5) / (1e-7 + norm), the norm over the incoming weights of each unit.
+    # keras.constraints.MaxNorm(0.5, axis=0) on a kernel [in, out]:
+    # w * clip(norm, 0, 0.5) / (1e-7 + norm), the norm over the incoming weights of each unit.
     ours = network(30, 20, 10, 5)
+    with torch.no_grad():
+        ours.weights[0][..., :5] *= 0.1  # some units below the bound; all others are above
     kernels = [weight.detach().numpy().copy() for weight in ours.weights]
-    ours.limit_norms(1.5)
+    ours.limit_norms(0.5)
     for index, kernel in enumerate(kernels):
         length = np.sqrt(np.square(kernel).sum(axis=1, keepdims=True))
-        keras = kernel * np.clip(length, 0, 1.5) / (1e-7 + length)
+        keras = kernel * np.clip(length, 0, 0.5) / (1e-7 + length)
         expected = kernel if index == 2 else keras  # the output layer is free
         np.testing.assert_allclose(ours.weights[index].detach().numpy(), expected, rtol=1e-6)
     longest = torch.linalg.vector_norm(ours.weights[0], dim=1).max()
-    assert longest.item() == pytest.approx(1.5)
+    assert longest.item() == pytest.approx(0.5)
 
 
 def test_max_norm_leaves_shorter_and_zero_weights_untouched() -> None:

@@ -116,11 +116,12 @@ def test_a_constant_column_is_kept_with_a_warning(tmp_path: Path) -> None:
     X = np.random.default_rng(0).normal(size=(40, 3))
     X[:, 1] = 7.7
     warnings: list[str] = []
-    outcome = train(_npz_job(tmp_path, X, X[:, 0]), warn=warnings.append)
-    assert warnings == [
+    expected = (
         "constant in the training rows, kept and scaled by 1: x_2; "
         "nothing can be learned from what never changes"
-    ]
+    )
+    outcome = train(_npz_job(tmp_path, X, X[:, 0]), warn=warnings.append)
+    assert warnings == [expected]
     model_bytes = artifact.open_artifact(outcome.folder).model_bytes
     assert np.isfinite(export.run(model_bytes, X.astype(np.float32))["mean"]).all()
 

@@ -1,0 +1,66 @@
+"""Functions that give a row the same bits wherever it lies.
+
+torch's own sigmoid, softmax, gelu and the like compute the end of a block that does not fill a vector
+register by other code than the rest, and split a tensor between threads wherever it falls; both show in the
+last bits. exp, expm1, log, log1p, tanh and erf do not, and arithmetic is exact: so all is made of those.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x))."""
+    return torch.exp(-x).add_(1.0).reciprocal_()
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)), without overflow."""
+    return torch.relu(x) + torch.exp(-torch.abs(x)).log1p_()
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The product of x and the normal distribution function at x."""
+    return torch.erf(x * math.sqrt(0.5)).add_(1.0).mul_(x).mul_(0.5)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The approximation of `gelu` by tanh."""
+    return (
+        (x * x * x).mul_(0.044715).add_(x).mul_(math.sqrt(2.0 / math.pi)).tanh_().add_(1.0).mul_(x).mul_(0.5)
+    )
+
+
+def elu(x: Tensor, alpha: float, scale: float = 1.0) -> Tensor:
+    """X where it is positive, alpha (exp(x / scale) - 1) elsewhere."""
+    return (x.clamp_max(0.0) / scale).expm1_().mul_(alpha).add_(torch.relu(x))
+
+
+def power(x: Tensor, y: Tensor) -> Tensor:
+    """X to the power of y, rounded from float64: its last bits differ by place, and are rounded off."""
+    return torch.pow(x.double(), y.double()).float()
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Over the first dimension."""
+    exponentials = (x - x.amax(0)).exp_()
+    return exponentials.div_(total(exponentials))
+
+
+def log_softmax(x: Tensor) -> Tensor:
+    """Over the first dimension."""
+    shifted = x - x.amax(0)
+    return shifted.sub_(total(torch.exp(shifted)).log_())
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over the first dimension, by adding halves; `sum` picks its order by the tensor's shape."""
+    while (size := len(x)) > 1:
+        half = size // 2
+        pairs = x[:half] + x[half : 2 * half]
+        x = torch.cat([pairs, x[-1:]]) if size % 2 else pairs
+    return x[0]
