@@ -15,7 +15,7 @@ from dropserve_models.inference.program import Site
 from dropserve_models.inference.subnetworks import Units, chosen_units
 
 PASS_BLOCK = 100
-"""Passes computed together. Constant, so that sums are formed in the same order on every call."""
+"""Passes computed together, at most."""
 GROUP = 12
 """Passes of a block that are thinned together."""
 

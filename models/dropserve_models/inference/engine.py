@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dropserve_models.inference.bank import MaskBank
-from dropserve_models.inference.blocks import PASS_BLOCK, BlockMasks, JoinedMasks, blocks, draw_masks
+from dropserve_models.inference.blocks import BlockMasks, JoinedMasks, blocks, draw_masks
 from dropserve_models.inference.deterministic import Session
-from dropserve_models.inference.estimate import Estimate
+from dropserve_models.inference.estimate import Estimate, Rows
 from dropserve_models.inference.masks import STRATUM, Strata, fresh_seed, strata
 from dropserve_models.inference.plan import make_plan
 from dropserve_models.inference.program import Linear, Program
@@ -30,8 +29,8 @@ from dropserve_models.prediction import FloatArray, MonteCarloOptions, Predictio
 
 BANK_BYTES = 64 * 2**20
 """What the masks that a model keeps from one request to the next may take."""
-BANKED_PASSES = 1000
-"""Requests with more passes draw their masks block by block, and keep none."""
+BANKED_BYTES = BANK_BYTES // 4
+"""Requests whose masks would take more draw them block by block, and keep none."""
 THINNED_WORK = 1_500_000
 """Rows times weights after a Dropout: from here on, gathering the weights of each pass costs less than
 multiplying the units that it drops. (Measured with 4,000 to 68,000 weights.)"""
@@ -76,8 +75,7 @@ class Engine:
             The samples asked for, or the work on a single row, need more than `memory_bytes`.
         """
         rows = len(features)
-        exact = options.integrate and self.plan.affine is not None and not self.plan.body
-        if exact and len(self.program.outputs) == 1:
+        if self._exact(options) and len(self.program.outputs) == 1:
             options = replace(options, passes=1)
         thinned = self._thins(rows if options.seed is None else SEEDED_ROWS)
         if options.seed is not None and (padding := -rows % ROW_MULTIPLE):
@@ -86,7 +84,7 @@ class Engine:
         if step < rows and options.seed is None:
             options = replace(options, seed=fresh_seed())  # all parts of a request share its masks
         parts = [
-            self._run(features[start : start + step], options, thinned, exact)
+            self._run(features[start : start + step], options, thinned)
             for start in range(0, len(features), step)
         ]
         return concatenate(parts, rows)
@@ -97,7 +95,12 @@ class Engine:
         Small requests without a seed gain by it. A seed promises bytes that depend on nothing else, and
         large requests are better thinned.
         """
-        if options.seed is not None or options.adaptive or options.passes > PASS_BLOCK or self._thins(rows):
+        if (
+            options.seed is not None
+            or options.adaptive
+            or self._thins(rows)
+            or options.passes > self._workspace.pass_block
+        ):
             return None
         return options
 
@@ -114,12 +117,12 @@ class Engine:
         if len(features) == 1 or len(joined) > self._workspace.rows(len(joined), options, self._memory):
             return [self.run(part, options) for part in features]
         with torch.inference_mode():
-            part = self._rows(self._boundary(joined), 0, len(joined), options)
+            estimate = self._estimate(len(joined), options)
             sets = [next(self._masks(options, thinned=False)) for _ in features]
             masks = JoinedMasks([each for each, _ in sets], counts)
-            self._add(part, masks, sets[0][1], thinned=False, integrate=options.integrate)
-            exact = options.integrate and self.plan.affine is not None and not self.plan.body
-            whole = part.estimate.result(exact=exact)
+            part = _Part(self._boundary(joined), slice(None), slice(None))
+            self._add(estimate, part, masks, sets[0][1], thinned=False, integrate=options.integrate)
+            whole = estimate.result(exact=self._exact(options))
         ends = np.cumsum(counts).tolist()
         return [take_rows(whole, end - count, end) for count, end in zip(counts, ends, strict=True)]
 
@@ -137,74 +140,85 @@ class Engine:
             ).outputs
             return [value.expand(-1, given.passes, -1).permute(1, 2, 0).numpy() for value in outputs]
 
-    def _run(
-        self, features: FloatArray, options: MonteCarloOptions, thinned: bool, exact: bool
-    ) -> Prediction:
+    def _run(self, features: FloatArray, options: MonteCarloOptions, thinned: bool) -> Prediction:
         """As many rows as fit the memory limit."""
         with torch.inference_mode():
             boundary = self._boundary(features)
             if thinned:
                 boundary = self._runner.prepare(boundary)
+            estimate = self._estimate(len(features), options)
             parts = [
-                self._rows(boundary, start, stop, options)
+                _Part.of(boundary, start, stop)
                 for start, stop in self._workspace.chunks(len(features), options, thinned)
             ]
-            done: list[_Answered] = []
             for masks, groups in self._masks(options, thinned):
                 for part in parts:
-                    self._add(part, masks, groups, thinned, options.integrate)
+                    self._add(estimate, part, masks, groups, thinned, options.integrate)
                 if options.adaptive:
-                    retired = [part.retire(options) for part in parts]
-                    done += [answer for answers, _ in retired for answer in answers]
-                    parts = [left for _, left in retired if left is not None]
+                    left = [part.without(estimate.converged(part.rows)) for part in parts]
+                    parts = [part for part in left if part is not None]
                 if not parts:
                     break
-            for part in parts:
-                done += part.answered(np.full(len(part.rows), True), exact=exact)
-            return _in_order(done, options.adaptive)
+            return estimate.result(exact=self._exact(options))
+
+    def _exact(self, options: MonteCarloOptions) -> bool:
+        """Whether the prediction's moments are closed-form, with nothing left to sample."""
+        return options.integrate and self.plan.affine is not None and not self.plan.body
 
     def _thins(self, rows: int) -> bool:
         return rows * self._thinnable >= THINNED_WORK
 
-    def _rows(self, boundary: dict[str, Tensor], start: int, stop: int, options: MonteCarloOptions) -> _Rows:
-        return _Rows(
-            {name: value[..., start:stop] for name, value in boundary.items()},
-            Estimate(options.quantiles, options.return_samples, self._classifier),
-            np.arange(start, stop),
-        )
+    def _estimate(self, rows: int, options: MonteCarloOptions) -> Estimate:
+        outputs = self.program.widths[self.program.outputs[0]]
+        if self._classifier:
+            outputs = max(outputs, 2)
+        noise = len(self.program.outputs) > 1
+        return Estimate(outputs, rows, classifier=self._classifier, noise=noise, options=options)
 
-    def _add(self, part: _Rows, masks: BlockMasks, groups: Strata, thinned: bool, integrate: bool) -> None:
+    def _add(
+        self,
+        estimate: Estimate,
+        part: _Part,
+        masks: BlockMasks,
+        groups: Strata,
+        thinned: bool,
+        integrate: bool,
+    ) -> None:
         """Compute a block of passes for some rows, and add it to what is known of them."""
         run = partial(self._runner.run, part.boundary, thinned=thinned, integrate=integrate)
         if not thinned:
             computed, back = [run(masks)], None
         else:
-            numbers, thinned_masks = masks.groups(self.plan.sorting_site(integrate))
-            computed, back = [run(group) for group in thinned_masks], numbers
-        outputs = [
-            _by_pass(values, masks.passes, back)
-            for values in zip(*(passes.outputs for passes in computed), strict=True)
-        ]
-        samples = outputs[0]
+            back, thinned_masks = masks.groups(self.plan.sorting_site(integrate))
+            computed = [run(group) for group in thinned_masks]
+
+        def by_pass(values: Sequence[Tensor]) -> FloatArray:
+            return _by_pass(values, masks.passes, back)[..., part.columns]
+
+        samples, *noise = map(by_pass, zip(*(passes.outputs for passes in computed), strict=True))
         if self._classifier and len(samples) == 1:
             samples = np.concatenate([1.0 - samples, samples])
-        within = None
-        if computed[0].within is not None:
-            within = _by_pass(
-                [passes.within for passes in computed if passes.within is not None], masks.passes, back
-            )
-        part.estimate.add(samples, outputs[1] if len(outputs) > 1 else None, groups, within)
+        variances = [passes.within for passes in computed if passes.within is not None]
+        estimate.add(
+            part.rows,
+            samples,
+            groups,
+            noise=noise[0] if noise else None,
+            within=by_pass(variances) if variances else None,
+        )
 
     def _masks(self, options: MonteCarloOptions, thinned: bool) -> Iterator[tuple[BlockMasks, Strata]]:
         """The masks of every block of passes, with its strata."""
         draws = self.plan.draws if options.integrate else 1
-        limit = 2 * STRATUM if options.adaptive else PASS_BLOCK
+        limit = (
+            min(2 * STRATUM, self._workspace.pass_block) if options.adaptive else self._workspace.pass_block
+        )
 
         def draw(seed: int) -> Iterator[tuple[BlockMasks, Strata]]:
             for block in blocks(strata(options.passes, options.masks), limit):
                 yield draw_masks(self.program.sites, seed, block, self.plan.tail, draws), block.groups
 
-        if options.passes > BANKED_PASSES:
+        if self._workspace.masks(options.passes) > BANKED_BYTES:
             return draw(fresh_seed() if options.seed is None else options.seed)
         kind = (options.passes, options.masks, limit, draws)
         if options.seed is not None:
@@ -223,44 +237,48 @@ class Engine:
         return {name: torch.from_numpy(value.T.copy()).unsqueeze(1) for name, value in values.items()}
 
 
-_Answered: TypeAlias = tuple[NDArray[np.intp], Prediction]
-"""Places of rows, and their prediction."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows computed together.
 
-FILLER = -1
-"""In the place of a row that has converged and only pads the others to a multiple of `ROW_MULTIPLE`."""
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Rows computed together: their boundary values, what is known of them, and their places."""
+    Attributes
+    ----------
+    boundary : dict of Tensor [units, 1, columns]
+        Columns beside those of the rows only pad them to a multiple of `ROW_MULTIPLE`.
+    columns, rows : slice or ndarray of int
+        Where the rows are in the boundary, and their places in the request.
+    """
 
     boundary: dict[str, Tensor]
-    estimate: Estimate
-    rows: NDArray[np.intp]
+    columns: Rows
+    rows: Rows
 
-    def retire(self, options: MonteCarloOptions) -> tuple[list[_Answered], _Rows | None]:
-        """The rows that have converged, and what is left to compute, if anything."""
-        reached = self.estimate.converged(options.mean_tolerance, options.std_tolerance)
-        answered = self.answered(reached)
-        self.rows[reached] = FILLER
-        left = np.flatnonzero(self.rows != FILLER)
+    @classmethod
+    def of(cls, boundary: dict[str, Tensor], start: int, stop: int) -> _Part:
+        """Consecutive rows of the boundary."""
+        values = {name: value[..., start:stop] for name, value in boundary.items()}
+        return cls(values, slice(None), slice(start, stop))
+
+    def without(self, done: NDArray[np.bool_]) -> _Part | None:
+        """The rows that are not done; None where all are."""
+        left = np.flatnonzero(~done)
+        if len(left) == len(done):
+            return self
         if not len(left):
-            return answered, None
+            return None
+        columns = self._listed(self.columns, len(done))[left]
+        rows = self._listed(self.rows, len(done))[left]
         padding = -len(left) % ROW_MULTIPLE
-        if len(left) + padding >= len(self.rows):
-            return answered, self
-        index = np.concatenate([left, np.repeat(left[-1:], padding)])
-        boundary = {name: value[..., torch.from_numpy(index)] for name, value in self.boundary.items()}
-        rows = np.concatenate([self.rows[left], np.full(padding, FILLER)])
-        return answered, _Rows(boundary, self.estimate.select(index), rows)
+        width = next(iter(self.boundary.values())).shape[-1]
+        if len(left) + padding >= width:
+            return _Part(self.boundary, columns, rows)
+        index = torch.from_numpy(np.concatenate([columns, np.repeat(columns[-1:], padding)]))
+        values = {name: value.index_select(-1, index) for name, value in self.boundary.items()}
+        return _Part(values, slice(len(left)), rows)
 
-    def answered(self, chosen: NDArray[np.bool_], *, exact: bool = False) -> list[_Answered]:
-        """The predictions of chosen rows, fillers left out."""
-        index = np.flatnonzero(chosen & (self.rows != FILLER))
-        if not len(index):
-            return []
-        estimate = self.estimate if len(index) == len(self.rows) else self.estimate.select(index)
-        return [(self.rows[index], estimate.result(exact=exact))]
+    @staticmethod
+    def _listed(rows: Rows, count: int) -> NDArray[np.intp]:
+        return np.arange(rows.start or 0, (rows.start or 0) + count) if isinstance(rows, slice) else rows
 
 
 class _GivenMasks(BlockMasks):
@@ -287,13 +305,3 @@ def _by_pass(values: Sequence[Tensor], passes: int, back: NDArray[np.intp] | Non
     draws = joined.shape[1] // passes
     order = back if draws == 1 else (back[:, None] * draws + np.arange(draws)).reshape(-1)
     return joined[:, order]
-
-
-def _in_order(parts: list[tuple[NDArray[np.intp], Prediction]], adaptive: bool) -> Prediction:
-    """The rows' predictions, put together in the order of the rows."""
-    order = np.concatenate([rows for rows, _ in parts]).argsort() if len(parts) > 1 else None
-    joined = concatenate([prediction for _, prediction in parts], None, order)
-    if not adaptive:
-        return joined
-    counts = np.concatenate([np.full(len(rows), prediction.passes) for rows, prediction in parts])
-    return replace(joined, passes=int(counts.max()), row_passes=counts if order is None else counts[order])

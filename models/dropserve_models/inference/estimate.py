@@ -20,15 +20,16 @@ This is numpy rather than torch: for the few rows of a typical request, calls co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dropserve_models.inference.masks import Strata, count_passes
-from dropserve_models.prediction import FloatArray, Prediction
+from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
 
-Wide = NDArray[np.float64]
+Wide: TypeAlias = NDArray[np.float64]
+Rows: TypeAlias = slice | NDArray[np.intp]
 
 _TINY = np.finfo(np.float32).tiny
 
@@ -46,51 +47,67 @@ class Moments(NamedTuple):
 
 
 class Estimate:
-    """Accumulates blocks of passes over the same rows.
+    """Accumulates blocks of passes over the rows of a request.
+
+    All that outlives a block is allocated here, once: small arrays made between the large ones of each
+    block would keep the allocator from using the latter's room again.
 
     Parameters
     ----------
-    quantiles : sequence of float
-        To compute at the end; keeps every sample.
-    keep_samples : bool
-        Whether to return every sample.
+    outputs, rows : int
     classifier : bool
         Whether the outputs are class probabilities, so that there are entropies to report.
+    noise : bool
+        Whether every draw has a noise variance.
+    options : MonteCarloOptions
+        What to return.
     """
 
-    def __init__(self, quantiles: Sequence[float], keep_samples: bool, classifier: bool) -> None:
-        self.passes = 0
-        self._quantiles = quantiles
-        self._keep_samples = keep_samples
-        self._classifier = classifier
-        self._strata = 0
-        self._draws = 0
-        self._noise_draws = 0
-        self._sums: dict[str, NDArray[Any]] = {}
-        self._samples: list[FloatArray] = []
+    def __init__(
+        self, outputs: int, rows: int, *, classifier: bool, noise: bool, options: MonteCarloOptions
+    ) -> None:
+        self._options = options
+        self._shift = np.zeros((outputs, rows), np.float32)
+        self._powers = np.zeros((5, outputs, rows))
+        self._noise = np.zeros((outputs, rows)) if noise else None
+        self._entropy = np.zeros(rows) if classifier else None
+        self._passes, self._strata, self._draws, self._noise_draws = np.zeros((4, rows), np.int64)
+        self._samples: FloatArray | None = None
+        if options.return_samples or options.quantiles:
+            self._samples = np.empty((outputs, options.passes, rows), np.float32)
 
     def add(
-        self, samples: FloatArray, noise: FloatArray | None, groups: Strata, within: FloatArray | None = None
+        self,
+        rows: Rows,
+        samples: FloatArray,
+        groups: Strata,
+        *,
+        noise: FloatArray | None = None,
+        within: FloatArray | None = None,
     ) -> None:
-        """Add passes.
+        """Add passes to some rows, for all of which the same passes have been added before.
 
         Parameters
         ----------
+        rows : slice or ndarray of int
+            The rows' places.
         samples : ndarray [outputs, draws, rows]
             One or more draws a pass, those of a pass side by side.
-        noise : ndarray [outputs, draws, rows] or None
-            The noise variance of every draw; their number may be another one.
         groups : Strata
             The strata these passes fall into.
-        within : ndarray [outputs, draws, rows] or None
+        noise : ndarray [outputs, draws, rows], optional
+            The noise variance of every draw; their number may be another one.
+        within : ndarray [outputs, draws, rows], optional
             The variance that each sample, then a mean, has been integrated over.
         """
         passes = count_passes(groups)
         draws = samples.shape[1] // passes
-        if not self.passes:
-            # A copy, so that the rest of the block is not kept alive.
-            self._sums["shift"] = samples[:, 0].copy()
-        shifted = samples - self._sums["shift"][:, None]
+        before = int(self._passes[rows][0])
+        if not before:
+            self._shift[:, rows] = samples[:, 0]
+        if self._samples is not None:
+            self._samples[:, before : before + passes, rows] = samples
+        shifted = samples - self._shift[:, rows][:, None]
         powers = np.stack((shifted, np.square(shifted)))
         if within is not None:
             powers[1] += within
@@ -102,38 +119,38 @@ class Estimate:
             # Within a block float32 is enough; blocks are added up in float64.
             sums = tree_sum(np.stack((s, q, s * s, s * q, q * q)), 2).astype(np.float64)
             sums[2:] /= n
-            self._accumulate("powers", sums)
-            self._strata += count
+            self._powers[:, :, rows] += sums
+            self._strata[rows] += count
             start += n * count
-        if noise is not None:
-            self._accumulate("noise", tree_sum(noise.astype(np.float64), 1))
-            self._noise_draws += noise.shape[1]
-        if self._classifier:
-            self._accumulate("entropy", tree_sum(entropy(samples), 0).astype(np.float64))
-        if self._keep_samples or self._quantiles:
-            self._samples.append(samples)
-        self.passes += passes
-        self._draws += start
+        if noise is not None and self._noise is not None:
+            self._noise[:, rows] += tree_sum(noise.astype(np.float64), 1)
+            self._noise_draws[rows] += noise.shape[1]
+        if self._entropy is not None:
+            self._entropy[rows] += tree_sum(entropy(samples), 0)
+        self._passes[rows] += passes
+        self._draws[rows] += start
 
-    def moments(self) -> Moments:
-        """The moments of all passes added, at least one."""
-        n, strata = self._draws, self._strata
-        s, q, ss, sq, qq = self._sums["powers"]
+    def moments(self, rows: Rows = slice(None)) -> Moments:
+        """The moments of the passes added, at least one."""
+        n, strata = self._draws[rows], self._strata[rows]
+        s, q, ss, sq, qq = self._powers[:, :, rows]
         mean = s / n
         squared = mean * mean
         variance = np.maximum(q / n - squared, 0.0)
-        if strata < 2:
-            return Moments(self._sums["shift"] + mean, variance, None, None)
+        shifted = self._shift[:, rows] + mean
+        if strata.min() < 2:
+            return Moments(shifted, variance, None, None)
         of_mean = np.maximum(ss - s * mean, 0.0) / ((strata - 1) * n)
         # sum_b n_b (u_b - u)^2, with n_b u_b = q_b - 2 mean s_b + n_b mean^2, expanded.
         u = q - mean * s
         spread = qq - 4.0 * mean * sq + squared * (4.0 * ss + 2.0 * q - 3.0 * n * squared) - u * u / n
         of_variance = np.maximum(spread, 0.0) / ((strata - 1) * n)
-        return Moments(self._sums["shift"] + mean, variance + of_mean, of_mean, of_variance)
+        return Moments(shifted, variance + of_mean, of_mean, of_variance)
 
-    def converged(self, mean_tolerance: float | None, std_tolerance: float | None) -> NDArray[np.bool_]:
-        """Which rows have reached both tolerances, [rows]; see `MonteCarloOptions`."""
-        _, variance, of_mean, of_variance = self.moments()
+    def converged(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which of some rows have reached the tolerances asked for; see `MonteCarloOptions`."""
+        mean_tolerance, std_tolerance = self._options.mean_tolerance, self._options.std_tolerance
+        _, variance, of_mean, of_variance = self.moments(rows)
         reached = np.full(variance.shape[1], of_mean is not None)
         if mean_tolerance is not None and of_mean is not None:
             reached &= (of_mean <= mean_tolerance**2 * variance).all(axis=0)
@@ -142,17 +159,8 @@ class Estimate:
             reached &= (of_variance <= np.square(2.0 * std_tolerance * variance)).all(axis=0)
         return reached
 
-    def select(self, rows: NDArray[np.intp]) -> Estimate:
-        """The estimate of some rows, given by their indices."""
-        part = Estimate(self._quantiles, self._keep_samples, self._classifier)
-        part.passes, part._strata = self.passes, self._strata
-        part._draws, part._noise_draws = self._draws, self._noise_draws
-        part._sums = {name: value[..., rows] for name, value in self._sums.items()}
-        part._samples = [value[..., rows] for value in self._samples]
-        return part
-
     def result(self, *, exact: bool = False) -> Prediction:
-        """The prediction for all passes added, at least one.
+        """The prediction for all rows.
 
         `exact`: the moments are closed-form, and have no standard error.
         """
@@ -163,38 +171,34 @@ class Estimate:
         elif of_variance is not None:
             std = np.sqrt(variance)
             std_error = np.divide(np.sqrt(of_variance), 2.0 * std, out=np.zeros_like(std), where=std > 0.0)
-        predictive = expected = information = samples = None
-        if self._classifier:
+        predictive = expected = information = None
+        if self._entropy is not None:
             predictive = entropy(np.clip(mean, 0.0, 1.0))
             # Entropy is concave, so only rounding can make the difference negative.
-            expected = np.minimum(self._sums["entropy"] / self._draws, predictive)
+            expected = np.minimum(self._entropy / self._draws, predictive)
             information = _array(predictive - expected)
             predictive, expected = _array(predictive), _array(expected)
-        if self._samples:
-            samples = self._samples[0] if len(self._samples) == 1 else np.concatenate(self._samples, 1)
+        quantiles = samples = None
+        if self._samples is not None:
+            if self._options.return_samples:
+                samples = _array(self._samples.transpose(1, 2, 0))
+            if self._options.quantiles:
+                self._samples.sort(axis=1)
+                quantiles = _quantiles(self._samples, self._options.quantiles)
         return Prediction(
             mean=_by_rows(mean),
-            passes=self.passes,
+            passes=int(self._passes.max()),
             variance=_by_rows(variance),
             standard_error=None if of_mean is None else _by_rows(np.sqrt(of_mean)),
             std_standard_error=None if std_error is None else _by_rows(std_error),
-            aleatoric_variance=_by_rows(self._sums["noise"] / self._noise_draws)
-            if self._noise_draws
-            else None,
+            row_passes=self._passes if self._options.adaptive else None,
+            aleatoric_variance=None if self._noise is None else _by_rows(self._noise / self._noise_draws),
             predictive_entropy=predictive,
             expected_entropy=expected,
             mutual_information=information,
-            quantiles=None
-            if samples is None or not self._quantiles
-            else _quantiles(samples, self._quantiles),
-            samples=None if samples is None or not self._keep_samples else _array(samples.transpose(1, 2, 0)),
+            quantiles=quantiles,
+            samples=samples,
         )
-
-    def _accumulate(self, name: str, value: Wide) -> None:
-        if name in self._sums:
-            self._sums[name] += value
-        else:
-            self._sums[name] = value
 
 
 def tree_sum(x: NDArray[Any], axis: int) -> NDArray[Any]:
@@ -228,10 +232,9 @@ def _by_rows(x: NDArray[Any]) -> FloatArray:
     return np.ascontiguousarray(x.T, np.float32)
 
 
-def _quantiles(samples: FloatArray, quantiles: Sequence[float]) -> FloatArray:
-    """Over the passes, interpolated linearly (type 7 of Hyndman & Fan, 1996), [quantiles, rows, outputs]."""
-    ordered = np.sort(samples, axis=1)
-    places = np.asarray(quantiles) * (samples.shape[1] - 1)
+def _quantiles(ordered: FloatArray, quantiles: Sequence[float]) -> FloatArray:
+    """Of sorted passes, interpolated linearly (type 7 of Hyndman & Fan, 1996), [quantiles, rows, outputs]."""
+    places = np.asarray(quantiles) * (ordered.shape[1] - 1)
     below, above = np.floor(places).astype(np.intp), np.ceil(places).astype(np.intp)
     share = (places - below)[None, :, None]
     values = ordered[:, below] * (1.0 - share) + ordered[:, above] * share

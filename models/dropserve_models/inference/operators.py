@@ -27,6 +27,10 @@ from dropserve_models.inference.program import (
 
 Operation = Callable[..., Tensor]
 
+UNIT_MULTIPLE = 16
+"""With few outputs, matrix libraries split the sum over the inputs between threads, so that its last bits
+depend on their number; padded to a multiple of this, they split the outputs or the rows."""
+
 _UNARY: Mapping[str, Operation] = {
     "Abs": torch.abs,
     "Erf": torch.erf,
@@ -114,14 +118,21 @@ def elementwise(step: Elementwise) -> Operation:
 
 def linear(step: Linear) -> Operation:
     """x [in, passes, rows] -> [out, passes, rows], one matrix product."""
-    weight = torch.from_numpy(step.weight.copy())
+    weight = padded(torch.from_numpy(step.weight.copy()))
     bias = None if step.bias is None else column(step.bias)
+    units = len(step.weight)
 
     def apply(x: Tensor) -> Tensor:
-        result = torch.mm(weight, x.reshape(x.shape[0], -1)).view(-1, *x.shape[1:])
+        result = torch.mm(weight, x.reshape(x.shape[0], -1))[:units].view(-1, *x.shape[1:])
         return result if bias is None else result.add_(bias)
 
     return apply
+
+
+def padded(weight: Tensor) -> Tensor:
+    """Weights [out, in] with rows of zeros up to a multiple of `UNIT_MULTIPLE`."""
+    missing = -len(weight) % UNIT_MULTIPLE
+    return torch.cat([weight, weight.new_zeros(missing, weight.shape[1])]) if missing else weight
 
 
 def softmax(step: Softmax) -> Operation:

@@ -73,8 +73,9 @@ class Runner:
             self._closed = _schedule(program, plan, others)
             rate = program.sites[plan.tail].rate
             weight = torch.from_numpy(plan.affine.weight)
-            self._mean = weight.float()
-            self._within = (weight.square() * (rate / (1.0 - rate))).float()
+            self._mean = operators.padded(weight.float())
+            self._within = operators.padded((weight.square() * (rate / (1.0 - rate))).float())
+            self._predictions = len(weight)
             self._offset = torch.from_numpy(plan.affine.offset).float().reshape(-1, 1, 1)
 
     def run(
@@ -109,8 +110,8 @@ class Runner:
             return Passes([values[name] for name in self.program.outputs], None)
         assert self.plan.affine is not None
         hidden = values[self.plan.affine.x]
-        mean = _product(self._mean, hidden).add_(self._offset)
-        within = _product(self._within, hidden.square())
+        mean = _product(self._mean, hidden)[: self._predictions].add_(self._offset)
+        within = _product(self._within, hidden.square())[: self._predictions]
         return Passes([mean, *(values[name] for name in self.program.outputs[1:])], within)
 
     def prepare(self, boundary: dict[str, Tensor]) -> dict[str, Tensor]:

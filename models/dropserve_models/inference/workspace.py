@@ -6,28 +6,53 @@ from collections.abc import Iterator
 
 from dropserve_models.errors import MemoryLimitError
 from dropserve_models.inference.blocks import GROUP, PASS_BLOCK
+from dropserve_models.inference.masks import STRATUM
 from dropserve_models.inference.plan import Plan
-from dropserve_models.inference.program import Drop, Program, arguments
+from dropserve_models.inference.program import Drop, Linear, Program, arguments
 from dropserve_models.prediction import MonteCarloOptions
 
 CACHE_BYTES = 16 * 2**20
-"""What the values of one product may take: more falls out of the processor's cache."""
+"""What the values of one chunk of rows may take: more falls out of the processor's cache."""
+WEIGHT_BYTES = 32 * 2**20
+"""What the weights gathered for one block of passes may take."""
 ROW_MULTIPLE = 16
 """Seeded requests are padded to a multiple of this, and rows computed in such multiples: with fewer rows,
 matrix libraries take other paths that round differently, and a row's bytes must not depend on how many
 others there are."""
-_ACCUMULATED = 8 * 8  # bytes an Estimate and its result keep for every row and output
+
+_SUMMARISED = 8 * 4  # bytes that an Estimate needs for every draw, row and output of a block, for a moment
+_ACCUMULATED = 16 * 8  # bytes that it and its result keep for every row and output
+_UNITS = 40  # bytes of masks and of lists of units, for every pass and unit
 
 
 class Workspace:
-    """The memory that running a program takes."""
+    """The memory that running a program takes.
+
+    Attributes
+    ----------
+    pass_block : int
+        Passes computed together. It depends on the model alone, so that sums are formed in the same order
+        on every call.
+    """
 
     def __init__(self, program: Program, plan: Plan) -> None:
         self._outputs = max(2, sum(program.widths[name] for name in program.outputs))
-        self._boundary = sum(program.widths[name] for name in program.boundary)
-        self._draws = plan.draws
-        before, after = _live_widths(program, plan.tail)
-        self._body, self._tail = before, after
+        layers = {step.out: step.weight for step in program.steps if isinstance(step, Linear)}
+        shared = [name for name, drop in plan.fused.items() if drop.x in program.boundary]
+        self._boundary = sum(program.widths[name] for name in (*program.boundary, *shared))
+        closed = plan.affine is not None and len(program.outputs) == 1
+        self._draws = 1 if closed else plan.draws
+        self._body, self._tail = _live_widths(program, plan.tail)
+        weights = sum(layers[name].size for name in plan.fused)
+        tail = sum(layers[name].size for name, drop in plan.fused.items() if drop.site == plan.tail)
+        units = sum(site.units for site in program.sites)
+        self._pass = 4 * (weights + tail * plan.draws) + _UNITS * units
+        fitting = WEIGHT_BYTES // self._pass // STRATUM * STRATUM
+        self.pass_block = min(max(STRATUM, fitting), PASS_BLOCK)
+
+    def masks(self, passes: int) -> int:
+        """Bytes, at most, of the masks of so many passes and the weights they leave."""
+        return passes * self._pass
 
     def rows(self, rows: int, options: MonteCarloOptions, memory_bytes: int) -> int:
         """Rows whose prefix, sums and samples fit into the memory limit beside the work of a chunk.
@@ -46,7 +71,8 @@ class Workspace:
             )
         if options.quantiles or options.return_samples:
             per_row += 4 * samples  # as computed, put together, sorted, and transposed
-        work = max(2 * CACHE_BYTES, 3 * ROW_MULTIPLE * self._per_row(options))
+        chunk = max(CACHE_BYTES, ROW_MULTIPLE * self._per_row(options, self.pass_block))
+        work = chunk + self.masks(min(options.passes, self.pass_block))
         fitting = (memory_bytes - work) // per_row // ROW_MULTIPLE * ROW_MULTIPLE
         if fitting < ROW_MULTIPLE:
             raise MemoryLimitError(
@@ -57,20 +83,19 @@ class Workspace:
 
     def chunks(self, rows: int, options: MonteCarloOptions, thinned: bool) -> Iterator[tuple[int, int]]:
         """Ranges of rows to compute together, of nearly equal size."""
-        at_once = GROUP if thinned else PASS_BLOCK
-        most = max(
-            ROW_MULTIPLE, CACHE_BYTES // self._per_row(options, at_once) // ROW_MULTIPLE * ROW_MULTIPLE
-        )
+        fitting = CACHE_BYTES // self._per_row(options, GROUP if thinned else self.pass_block)
+        most = max(ROW_MULTIPLE, fitting // ROW_MULTIPLE * ROW_MULTIPLE)
         count = -(-rows // most)
         size = -(-rows // count // ROW_MULTIPLE) * ROW_MULTIPLE if count > 1 else rows
         for start in range(0, rows, size):
             yield start, min(start + size, rows)
 
-    def _per_row(self, options: MonteCarloOptions, at_once: int = PASS_BLOCK) -> int:
-        """Bytes of the values that are alive at once in a block of passes, for one row."""
+    def _per_row(self, options: MonteCarloOptions, at_once: int) -> int:
+        """Bytes, for one row, of the values of `at_once` passes and of the summary of a whole block."""
+        draws = self._draws if options.integrate else 1
         passes = min(options.passes, at_once)
-        draws = passes * (self._draws if options.integrate else 1)
-        return 4 * max(passes * self._body, draws * self._tail)
+        block = min(options.passes, self.pass_block)
+        return 4 * passes * max(self._body, draws * self._tail) + _SUMMARISED * block * draws * self._outputs
 
 
 def _live_widths(program: Program, tail: int) -> tuple[int, int]:

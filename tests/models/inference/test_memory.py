@@ -41,16 +41,15 @@ print(json.dumps({"grown": peak() - before, "own": x.nbytes + taken}))
 @pytest.mark.parametrize(
     ("rows", "options"),
     [
-        (20_000, {"passes": 200}),
-        (20_000, {"passes": 200, "masks": "independent"}),
-        (100, {"passes": 20_000, "quantiles": [0.05, 0.95]}),
-        (40, {"passes": 100_000, "quantiles": [0.5], "return_samples": True}),
-        (3, {"passes": 300_000}),
+        (12_000, {"passes": 100}),
+        (12_000, {"passes": 100, "masks": "independent"}),
+        (64, {"passes": 20_000, "quantiles": [0.05, 0.95]}),
+        (16, {"passes": 40_000, "quantiles": [0.5], "return_samples": True}),
     ],
-    ids=["rows", "rows, independent", "quantiles", "samples", "passes"],
+    ids=["rows", "rows, independent", "quantiles", "samples"],
 )
 def test_a_request_stays_within_its_limit(tmp_path: Path, rows: int, options: dict[str, object]) -> None:
-    """The repeated batch would take 20,000 x 200 x 64 x 4 bytes: one GiB a layer."""
+    """The repeated batch would take 12,000 x 100 x 64 x 4 bytes, 300 MB, a layer."""
     folder = publish(tmp_path, "model", mlp([50, 64, 64, 2], [0.1, 0.2, 0.5]).onnx())
     ran = subprocess.run(
         [sys.executable, "-c", MEASURED, str(folder), str(LIMIT), str(rows), json.dumps(options)],

@@ -56,6 +56,7 @@ OPTIONS = [
     MonteCarloOptions(100, 3),
     MonteCarloOptions(37, 4, (0.1, 0.5), return_samples=True),
     MonteCarloOptions(130, 5, (0.1, 0.5), return_samples=True, masks="independent"),
+    MonteCarloOptions(100, 6, mean_tolerance=0.2),
 ]
 
 
@@ -83,6 +84,8 @@ def differing(part: Prediction, whole: Prediction, rows: list[int]) -> list[str]
     """The fields of `part` that are not, to the byte, the `rows` of `whole`."""
     found = []
     for field in fields(Prediction):
+        if field.name == "passes" and whole.row_passes is not None:
+            continue  # the most that any row took
         ours, theirs = getattr(part, field.name), getattr(whole, field.name)
         if isinstance(theirs, np.ndarray):
             expected = theirs[:, rows] if field.name in ("samples", "quantiles") else theirs[rows]
@@ -103,6 +106,7 @@ def requests(draw: st.DrawFn) -> MonteCarloOptions:
         quantiles=(0.1, 0.5) if detailed else (),
         return_samples=detailed,
         masks=draw(st.sampled_from(["stratified", "independent"])),
+        mean_tolerance=None if detailed else draw(st.sampled_from([None, 0.2])),
     )
 
 
@@ -110,7 +114,7 @@ some_rows = st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(options=requests(), rows=some_rows)
 def test_same_bytes_for_any_rows_in_any_order(name: str, options: MonteCarloOptions, rows: list[int]) -> None:
     part = loaded(name).run(features(name)[rows], options)
@@ -131,7 +135,7 @@ def test_same_bytes_on_any_number_of_threads(name: str, threads: int) -> None:
             assert not differing(part, whole, rows), f"{len(rows)} rows, {options}"
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["integrated", "stratified", "independent"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["integrated", "stratified", "independent", "adaptive"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_same_bytes_in_blocks_of_any_size(name: str, options: MonteCarloOptions) -> None:
     """Less memory, smaller blocks: a request is slower or refused, never answered otherwise."""
@@ -174,6 +178,17 @@ def test_same_bytes_when_asked_from_many_threads_at_once(name: str, masks: str) 
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@settings(max_examples=10, deadline=None)
+@given(asked=st.lists(requests(), min_size=2, max_size=8))
+def test_answers_do_not_depend_on_what_was_asked_before(name: str, asked: list[MonteCarloOptions]) -> None:
+    """What is kept from one request to the next, masks say, is only ever taken for what it is."""
+    used = Model(blueprint(name))
+    for options in asked:
+        fresh = Model(blueprint(name)).run(features(name)[:3], options)
+        assert not differing(used.run(features(name)[:3], options), fresh, [0, 1, 2])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_first_passes_of_independent_masks_are_a_shorter_run(name: str) -> None:
     long, short = (
         loaded(name).run(
@@ -198,22 +213,21 @@ def test_seeds_differ() -> None:
 
 @pytest.mark.parametrize("masks", ["stratified", "independent"])
 def test_unseeded_answers_are_independent_of_each_other(masks: str) -> None:
-    """Errors of requests are unbiased, uncorrelated to within 1 in 50, and next to never the same."""
+    """Few requests share their masks, and the errors of those that don't are unbiased and uncorrelated."""
     assert masks in ("stratified", "independent")
-    name, requests = "10-100-100-1", 400
+    name, requests = "10-100-100-1", 800
     ask, x = loaded(name), features(name)[:3]
     truth = ask.run(x, MonteCarloOptions(10_000, 1)).mean[:, 0]
     answers = np.stack([
         ask.run(x, MonteCarloOptions(10, masks=masks)).mean[:, 0]  # type: ignore[arg-type]
         for _ in range(requests)
     ])  # fmt: skip
-    errors = (answers - truth).astype(np.float64)
-    variance = errors.var(axis=0)
-    for lag in (1, 2, 3, 7):
-        correlation = (errors[lag:] * errors[:-lag]).mean(axis=0) / variance
-        assert np.abs(correlation).max() < 5.0 / np.sqrt(requests)
-    # Over all pairs: errors that requests share do not average out over requests.
-    pairs = (errors.sum(axis=0) ** 2 - (errors**2).sum(axis=0)) / (requests * (requests - 1)) / variance
-    assert (pairs < 1 / 50 + 5.0 * np.sqrt(2.0) / requests).all()
     same = (answers[:, None, 0] == answers[None, :, 0]).sum() - requests
-    assert same / (requests * (requests - 1)) < 1 / 50
+    assert same / (requests * (requests - 1)) < 1 / 64
+    _, first = np.unique(answers[:, 0], return_index=True)
+    errors = (answers[np.sort(first)] - truth).astype(np.float64)
+    spread, noise = errors.std(axis=0), 5.0 / np.sqrt(len(errors))
+    assert len(errors) >= requests / 10
+    assert (np.abs(errors.mean(axis=0)) < (noise + 0.1) * spread).all()
+    for lag in (1, 2, 3):
+        assert (np.abs((errors[lag:] * errors[:-lag]).mean(axis=0)) < noise * spread**2).all()
