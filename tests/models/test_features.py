@@ -38,7 +38,18 @@ def refused(X: Any) -> str:
         pd.DataFrame(VALUES, columns=NAMES),
         pl.DataFrame(VALUES, schema=NAMES, orient="row"),
     ],
-    ids=["lists", "tuples", "float64", "float32", "float16", "object", "fortran", "strided", "pandas", "polars"],
+    ids=[
+        "lists",
+        "tuples",
+        "float64",
+        "float32",
+        "float16",
+        "object",
+        "fortran",
+        "strided",
+        "pandas",
+        "polars",
+    ],
 )
 def test_rows_by_columns(X: Any) -> None:
     read = read_features(X, NAMES)
@@ -150,7 +161,18 @@ def test_other_shapes_are_named(X: Any, shape: str) -> None:
         {"height": 1.0},
         object(),
     ],
-    ids=["text", "digits", "complex", "complex list", "dates", "objects", "ragged", "string", "dict", "object"],
+    ids=[
+        "text",
+        "digits",
+        "complex",
+        "complex list",
+        "dates",
+        "objects",
+        "ragged",
+        "string",
+        "dict",
+        "object",
+    ],
 )
 def test_what_is_not_numbers_is_refused(X: Any) -> None:
     assert "not numbers" in refused(X)

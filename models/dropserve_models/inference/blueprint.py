@@ -82,7 +82,7 @@ def draw_up(artifact: Artifact, device: Device, threads: int | None) -> Blueprin
         )
     parts = split(model)
     task = manifest.task if manifest else _task(model, heads[0], widths[0])
-    outputs = 2 if task == "binary" else widths[0]
+    outputs = widths[0] if task == "regression" else max(widths[0], 2)
     info = ModelInfo(
         name=artifact.name,
         version=artifact.version,
@@ -104,7 +104,11 @@ def draw_up(artifact: Artifact, device: Device, threads: int | None) -> Blueprin
         if parts.prefix is not None:
             prefix = Session(parts.prefix.SerializeToString(), device, threads)
             values |= dict(zip(prefix.outputs, prefix.run(zeros), strict=True))
-        boundary = {name: value.shape[1] for name, value in values.items() if value.ndim == 2}
+        boundary = {
+            name: value.shape[1]
+            for name, value in values.items()
+            if value.ndim == 2 and value.dtype == np.float32
+        }
         program, reason = compile_program(parts, boundary, heads), None
     except MonteCarloUnavailable as error:
         reason = str(error)

@@ -48,8 +48,12 @@ class Session:
                 "the model must have one input, float32 [rows, features]; it has "
                 + (", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs) or "none")
             )
+        rows, width = inputs[0].shape
+        if isinstance(rows, int):
+            raise ArtifactError(
+                f"the model takes exactly {rows} rows; export it with a dynamic first dimension"
+            )
         self._input = inputs[0].name
-        width = inputs[0].shape[1]
         self.features = width if isinstance(width, int) else None
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 

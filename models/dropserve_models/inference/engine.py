@@ -220,7 +220,8 @@ class Engine:
 
         if self._workspace.masks(options.passes) > BANKED_BYTES:
             return draw(fresh_seed() if options.seed is None else options.seed)
-        kind = (options.passes, options.masks, limit, draws)
+        # What is gathered for a set of masks depends on whether their last dropout is integrated.
+        kind = (options.passes, options.masks, options.integrate, limit, draws)
         if options.seed is not None:
             return iter(self._bank.seeded(options.seed, kind, lambda seed: list(draw(seed))))
         if thinned:  # the weights gathered for it would fill the bank, and cost less than the work they serve

@@ -181,7 +181,7 @@ class Estimate:
         quantiles = samples = None
         if self._samples is not None:
             if self._options.return_samples:
-                samples = _array(self._samples.transpose(1, 2, 0))
+                samples = self._samples.transpose(1, 2, 0).copy()  # never a view: they are sorted below
             if self._options.quantiles:
                 self._samples.sort(axis=1)
                 quantiles = _quantiles(self._samples, self._options.quantiles)

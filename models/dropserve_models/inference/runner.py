@@ -14,6 +14,7 @@ In both, every step treats each row on its own.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,7 +53,13 @@ class Runner:
     def __init__(self, program: Program, plan: Plan) -> None:
         self.program = program
         self.plan = plan
-        self._operations = [operators.operation(step) for step in program.steps]
+        fresh = _read_once(program)
+        self._operations = [
+            torch.relu_
+            if isinstance(step, Elementwise) and step.op == "Relu" and step.args[0] in fresh
+            else operators.operation(step)
+            for step in program.steps
+        ]
         self._constants = [
             [operators.column(arg) for arg in step.args if not isinstance(arg, str)]
             if isinstance(step, Elementwise)
@@ -215,6 +222,13 @@ class Runner:
         pending = iter(constants)
         args = [values[arg] if isinstance(arg, str) else next(pending) for arg in step.args]
         return self._operations[number](*_aligned(args))
+
+
+def _read_once(program: Program) -> set[str]:
+    """The results of linear layers that one step alone reads: it may overwrite them."""
+    linear = {step.out for step in program.steps if isinstance(step, Linear)} - set(program.outputs)
+    readers = Counter(name for step in program.steps for name in arguments(step))
+    return {name for name in linear if readers[name] == 1}
 
 
 def _full(name: str) -> str:

@@ -42,7 +42,11 @@ class Workspace:
         self._boundary = sum(program.widths[name] for name in (*program.boundary, *shared))
         closed = plan.affine is not None and len(program.outputs) == 1
         self._draws = 1 if closed else plan.draws
-        self._body, self._tail = _live_widths(program, plan.tail)
+        # When thinning, a linear layer reads past its Dropout, and no dropped value is ever there.
+        self._live = {
+            False: _live_widths(program, plan.tail, set()),
+            True: _live_widths(program, plan.tail, {drop.out for drop in plan.fused.values()}),
+        }
         weights = sum(layers[name].size for name in plan.fused)
         tail = sum(layers[name].size for name, drop in plan.fused.items() if drop.site == plan.tail)
         units = sum(site.units for site in program.sites)
@@ -71,7 +75,7 @@ class Workspace:
             )
         if options.quantiles or options.return_samples:
             per_row += 4 * samples  # as computed, put together, sorted, and transposed
-        chunk = max(CACHE_BYTES, ROW_MULTIPLE * self._per_row(options, self.pass_block))
+        chunk = max(CACHE_BYTES, ROW_MULTIPLE * self._per_row(options, thinned=False))
         work = chunk + self.masks(min(options.passes, self.pass_block))
         fitting = (memory_bytes - work) // per_row // ROW_MULTIPLE * ROW_MULTIPLE
         if fitting < ROW_MULTIPLE:
@@ -83,32 +87,46 @@ class Workspace:
 
     def chunks(self, rows: int, options: MonteCarloOptions, thinned: bool) -> Iterator[tuple[int, int]]:
         """Ranges of rows to compute together, of nearly equal size."""
-        fitting = CACHE_BYTES // self._per_row(options, GROUP if thinned else self.pass_block)
+        fitting = CACHE_BYTES // self._per_row(options, thinned)
         most = max(ROW_MULTIPLE, fitting // ROW_MULTIPLE * ROW_MULTIPLE)
         count = -(-rows // most)
         size = -(-rows // count // ROW_MULTIPLE) * ROW_MULTIPLE if count > 1 else rows
         for start in range(0, rows, size):
             yield start, min(start + size, rows)
 
-    def _per_row(self, options: MonteCarloOptions, at_once: int) -> int:
-        """Bytes, for one row, of the values of `at_once` passes and of the summary of a whole block."""
+    def _per_row(self, options: MonteCarloOptions, thinned: bool) -> int:
+        """Bytes, for one row, of the values that are there at once, and of the summary of a whole block."""
         draws = self._draws if options.integrate else 1
-        passes = min(options.passes, at_once)
         block = min(options.passes, self.pass_block)
-        return 4 * passes * max(self._body, draws * self._tail) + _SUMMARISED * block * draws * self._outputs
+        at_once = min(block, 2 * GROUP) if thinned else block
+        body, tail = self._live[thinned]
+        return 4 * at_once * max(body, draws * tail) + _SUMMARISED * block * draws * self._outputs
 
 
-def _live_widths(program: Program, tail: int) -> tuple[int, int]:
-    """The most units alive at once before the tail's Dropout, and from it on."""
+def _live_widths(program: Program, tail: int, skipped: set[str]) -> tuple[int, int]:
+    """The most units alive at once before the tail's Dropout, and from it on; `skipped` are never made."""
     last_read = {name: number for number, step in enumerate(program.steps) for name in arguments(step)}
     alive = {name: program.widths[name] for name in program.boundary}
     most = {False: sum(alive.values()), True: 1}
     in_tail = False
     for number, step in enumerate(program.steps):
         in_tail = in_tail or (isinstance(step, Drop) and step.site == tail)
-        alive[step.out] = program.widths[step.out]
-        most[in_tail] = max(most[in_tail], sum(alive.values()))
+        if step.out not in skipped:
+            alive[step.out] = program.widths[step.out]
+        beside = (
+            alive if not in_tail else {name: alive[name] for name in alive if name in _after(program, tail)}
+        )
+        most[in_tail] = max(most[in_tail], sum(beside.values()))
         for name in list(alive):
             if last_read.get(name, -1) <= number and name not in program.outputs:
                 del alive[name]
     return most[False], most[True]
+
+
+def _after(program: Program, tail: int) -> set[str]:
+    """The values that depend on the tail's Dropout: only of these is there one for every draw."""
+    reached: set[str] = set()
+    for step in program.steps:
+        if (isinstance(step, Drop) and step.site == tail) or reached.intersection(arguments(step)):
+            reached.add(step.out)
+    return reached

@@ -173,6 +173,42 @@ def test_samples_and_moments_agree(masks: Masks) -> None:
         np.testing.assert_allclose(answer.standard_error, expected, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_samples_are_those_of_a_pass_whatever_else_is_asked(outputs: int) -> None:
+    """Quantiles sort them; what is returned stays in the order of the passes, joint over the rows."""
+    model = model_of(mlp([6, 30, outputs], [0.2, 0.5]).onnx())
+    x = np.random.default_rng(8).normal(size=(5, 6)).astype(np.float32)
+    plain = model.run(x, MonteCarloOptions(40, 3, return_samples=True)).samples
+    both = model.run(x, MonteCarloOptions(40, 3, (0.5,), return_samples=True)).samples
+    assert plain is not None
+    assert both is not None
+    np.testing.assert_array_equal(both, plain)
+    assert (np.diff(plain, axis=0) < 0.0).any()
+
+
+@pytest.mark.parametrize("masks", ["independent", "stratified"])
+@pytest.mark.parametrize("power", [-60, -30, 30, 60])
+def test_units_do_not_matter(power: int, masks: Masks) -> None:
+    """Targets in other units, by a power of two so that nothing is rounded: the same digits."""
+    network = mlp([6, 20, 20, 1], [0.0, 0.2, 0.5])
+    unit = np.float32(2.0**power)
+    scaled = Mlp(
+        [*network.weights[:2], network.weights[2] * unit], [*network.biases[:2], network.biases[2] * unit],
+        network.rates,
+    )  # fmt: skip
+    x = np.random.default_rng(8).normal(size=(5, 6)).astype(np.float32)
+    ours, theirs = (model_of(m.onnx()).predict(x, passes=50, seed=1, masks=masks) for m in (network, scaled))
+    for name, factor in [
+        ("mean", unit),
+        ("std", unit),
+        ("standard_error", unit),
+        ("std_standard_error", unit),
+    ]:
+        np.testing.assert_allclose(
+            getattr(theirs, name) / factor, getattr(ours, name), rtol=1e-4, err_msg=name
+        )
+
+
 def test_variance_survives_a_mean_far_from_zero() -> None:
     """Sum of squares less square of sum would lose every digit of a spread 1e-5 of the mean."""
     network = mlp([4, 1], [0.5], seed=1)

@@ -254,6 +254,11 @@ def test_a_network_of_everything_is_estimated(masks: str) -> None:
 
 
 REFUSED = {
+    "doubles before the dropout": (
+        Case([node("Cast", "features", "wide", to=11), node("Dropout", "wide half", "d3"),
+              node("Cast", "d3", "narrow", to=1), node("Add", "narrow d", "prediction")]),
+        "operation Dropout (Dropout_to_d3) after the first Dropout is not supported: its input 'wide'",
+    ),
     "an operation it lacks": (one("Ceil"), "operation Ceil (Ceil_to_prediction) after the first Dropout"),
     "rank 3": (
         Case([node("Reshape", "d cube", "c"), node("Reshape", "c flat", "prediction")],
