@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, exp, log
+from math import ceil, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,25 +90,18 @@ def measure(subject: Subject, passes: int, rounds: int, repetitions: int, refere
 
 
 def fewest(errors: Sequence[float], target: float) -> int:
-    """The fewest passes whose error is at most `target`, given that of every entry of `GRID`.
+    """The fewest passes whose error is at most `target`, given that of the first entries of `GRID`.
 
-    Between two entries a power of the passes is assumed, i.e. a straight line in logarithms.
-
-    Raises
-    ------
-    RuntimeError
-        No entry's is.
+    Between two entries a power of the passes is assumed, i.e. a straight line in logarithms. Where no entry
+    will do, the last one: it is as many as there are independent passes, so nothing has been gained.
     """
-    for i, error in enumerate(errors):
-        if error > target:
-            continue
-        if i == 0:
-            return GRID[0]
-        share = log(errors[i - 1] / target) / log(errors[i - 1] / max(error, 1e-300))
-        return ceil(exp(log(GRID[i - 1]) + share * log(GRID[i] / GRID[i - 1])) - 1e-9)
-    raise RuntimeError(
-        f"{GRID[-1]} passes err by {errors[-1]:.3g} standard deviations, more than {target:.3g}"
-    )
+    reached = next((i for i, error in enumerate(errors) if error <= target), None)
+    if reached is None:
+        return GRID[-1]
+    if reached == 0:
+        return GRID[0]
+    (few, many), (worse, better) = GRID[reached - 1 : reached + 1], errors[reached - 1 : reached + 1]
+    return ceil(few * (many / few) ** (log(worse / target) / log(worse / better)) - 1e-9)
 
 
 def _squares(found: Prediction, truth: Prediction) -> tuple[float, float]:

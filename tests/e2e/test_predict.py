@@ -86,7 +86,7 @@ def test_monte_carlo_answers(ask: Asker, name: str) -> None:
 
 def test_passes_default_to_the_servers_and_samples_come_only_when_asked_for(ask: Asker) -> None:
     response = ask.predict("targets", rows_for("targets", 1), MonteCarlo())
-    assert response.passes == 100
+    assert response.passes == 50
     assert not response.HasField("samples")
     assert not response.HasField("quantiles")
 

@@ -123,7 +123,7 @@ def model(
     return made.SerializeToString()
 
 
-def node(op: str, inputs: str, outputs: str, **attributes: object) -> onnx.NodeProto:
+def node(op: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
     """A node, its inputs and outputs separated by blanks; "-" is an input left out."""
     names = ["" if name == "-" else name for name in inputs.split()]
     return helper.make_node(op, names, outputs.split(), name=f"{op}_to_{outputs.split()[0]}", **attributes)

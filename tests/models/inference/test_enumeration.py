@@ -111,7 +111,7 @@ LARGE = mlp([3, 10, 1], [0.2, 0.5], last="Sigmoid", seed=3)
 @pytest.mark.parametrize("passes", [10, 20, 21, 37, 100])
 @pytest.mark.parametrize("masks", MASKS)
 def test_standard_error_is_honest(masks: Masks, passes: int) -> None:
-    """On average its square is the variance of the errors; and 2 of them hold the truth as Student's t says."""
+    """Its square is on average the variance of the errors; 2 of them hold the truth as Student's t says."""
     truth = moments(*enumerate_masks(LARGE, ROWS)).mean
     runs = run(LARGE, passes, masks, seeds=600)
     errors, standard_error = (runs.mean[:, :, 1:] - truth), runs.standard_error[:, :, 1:]

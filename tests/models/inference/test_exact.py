@@ -15,9 +15,9 @@ from support.onnx_models import Mlp, mlp
 def test_worked_case_of_inverted_dropout() -> None:
     """A widely copied exercise: keep .7, relu, relu, sigmoid, its weights and masks drawn by seed 1."""
     x = np.array([
-        [1.6243453636632417, -0.6117564136500754, -0.5281717522634557, -1.0729686221561705, 0.8654076293246785],
-        [-2.3015386968802827, 1.74481176421648, -0.7612069008951028, 0.31903909605709857, -0.2493703754774101],
-        [1.462107937044974, -2.060140709497654, -0.3224172040135075, -0.38405435466841564, 1.1337694423354374],
+        [1.62434536, -0.61175641, -0.52817175, -1.07296862, 0.86540763],
+        [-2.30153870, 1.74481176, -0.76120690, 0.31903910, -0.24937038],
+        [1.46210794, -2.06014071, -0.32241720, -0.38405435, 1.13376944],
     ], np.float32)  # fmt: skip
     w1 = [[-1.0998912673140309, -0.17242820755043575, -0.8778584179213718],
           [0.04221374671559283, 0.5828152137158222, -1.1006191772129212]]  # fmt: skip
@@ -115,7 +115,7 @@ def test_rates_of_zero_are_no_dropout(masks: Masks) -> None:
     ids=lambda network: "-".join(str(len(weight)) for weight in network.weights) + network.last,
 )
 def test_float32_passes_agree_with_float64(network: Mlp, gemm: bool) -> None:
-    """Every pass, given its masks, within 1e-4 of the largest output; eval mode likewise with ONNX Runtime."""
+    """Every pass, given its masks, within 1e-4 of the largest output; so is eval mode of ONNX Runtime."""
     rng = np.random.default_rng(7)
     features = len(network.weights[0])
     x = rng.normal(size=(9, features)).astype(np.float32)
@@ -187,7 +187,7 @@ def test_samples_are_those_of_a_pass_whatever_else_is_asked(outputs: int) -> Non
 
 
 @pytest.mark.parametrize("masks", ["independent", "stratified"])
-@pytest.mark.parametrize("power", [-60, -30, 30, 60])
+@pytest.mark.parametrize("power", [-40, -20, 20, 40])
 def test_units_do_not_matter(power: int, masks: Masks) -> None:
     """Targets in other units, by a power of two so that nothing is rounded: the same digits."""
     network = mlp([6, 20, 20, 1], [0.0, 0.2, 0.5])

@@ -113,7 +113,9 @@ def test_constants_by_nodes_and_by_arithmetic_are_folded() -> None:
     data = model(nodes, [constant("two", 2.0)], 4, 4)
     parts = cut(data)
     assert parts.rates == {"d": 0.2}
-    np.testing.assert_allclose(parts.constants["w"], (2.0 * SQUARE.T).astype(np.float32), rtol=1e-6)
+    np.testing.assert_allclose(
+        parts.constants["w"].astype(np.float32), (2.0 * SQUARE.T).astype(np.float32), rtol=1e-6
+    )
     np.testing.assert_allclose(engine_of(data).evaluate(X)[0], onnx_runtime(data, X)[0], rtol=1e-5, atol=1e-6)
 
 

@@ -98,7 +98,8 @@ def int64(name: str, *values: int) -> onnx.TensorProto:
 
 w, wt, b = constant("w", WEIGHT), constant("w", WEIGHT.T), constant("b", ROW[:3])
 batch_constants = [
-    constant("scale", ROW), constant("shift", ROW[::-1]), constant("centre", ROW * 0.5), constant("var", ROW**2 + 0.1),
+    constant("scale", ROW), constant("shift", ROW[::-1]),
+    constant("centre", ROW * 0.5), constant("var", ROW**2 + 0.1),
 ]  # fmt: skip
 BATCH = "scale shift centre var"
 
@@ -124,10 +125,12 @@ READER_CASES = {
     "Gemm, alpha, beta": Case([node("Gemm", "d w b", "prediction", alpha=0.5, beta=-2.0)], [w, b], 3),
     "Gemm, no bias": Case([node("Gemm", "d w", "prediction", transB=1, alpha=1.5)], [wt], 3),
     "Gemm, one bias for all": Case([node("Gemm", "d w b", "prediction")], [w, constant("b", 0.3)], 3),
-    "Gemm, bias of one row": Case([node("Gemm", "d w b", "prediction")], [w, constant("b", ROW[None, :3])], 3),
+    "Gemm, bias [1, units]": Case([node("Gemm", "d w b", "prediction")], [w, constant("b", [ROW[:3]])], 3),
     "Identity": one("Identity"),
     "LayerNormalization": one("LayerNormalization", "d scale shift", *batch_constants[:2]),
-    "LayerNormalization, no bias": one("LayerNormalization", "d scale", batch_constants[0], axis=1, epsilon=0.1),
+    "LayerNormalization, no bias": one(
+        "LayerNormalization", "d scale", batch_constants[0], axis=1, epsilon=0.1
+    ),
     "LogSoftmax": one("LogSoftmax", axis=1),
     "MatMul": Case([node("MatMul", "d w", "prediction")], [w], 3),
     "MatMul, Add": Case([node("MatMul", "d w", "m"), node("Add", "b m", "prediction")], [w, b], 3),
@@ -144,7 +147,8 @@ READER_CASES = {
         [node("Slice", "d s e a", "prediction")], [int64("s", 1), int64("e", 2**31), int64("a", 1)], 3
     ),
     "Slice, from the end, every second": Case(
-        [node("Slice", "d s e a t", "prediction")], [int64("s", -4), int64("e", -1), int64("a", -1), int64("t", 2)], 2
+        [node("Slice", "d s e a t", "prediction")],
+        [int64("s", -4), int64("e", -1), int64("a", -1), int64("t", 2)], 2,
     ),
     "Slice, attributes": Case(
         [node("Slice", "d", "prediction", starts=[1], ends=[3], axes=[1])], width=2, opset=7
@@ -195,11 +199,6 @@ def _read(case: Case) -> set[str]:
 @pytest.mark.parametrize("op", ELEMENTWISE)
 def test_elementwise(op: str) -> None:
     for case in ELEMENTWISE_CASES[op]:
-        try:
-            onnx_runtime(case.data(), np.ones((1, UNITS), np.float32))
-        except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            assert "NOT_IMPLEMENTED" in str(error) or "Could not find an implementation" in str(error)
-            pytest.skip(f"this ONNX Runtime has no {op} of opset {case.opset}")
         same_as_onnx_runtime(case)
 
 
@@ -280,7 +279,8 @@ REFUSED = {
         Case([node("Cast", "d", "wide", to=11), node("Cast", "wide", "prediction", to=1)]), "casts to float32"
     ),
     "an average of rows": (
-        Case([node("ReduceMean", "d", "m", axes=[0]), node("Add", "d m", "prediction")]), "operation ReduceMean"
+        Case([node("ReduceMean", "d", "m", axes=[0]), node("Add", "d m", "prediction")]),
+        "operation ReduceMean",
     ),
     "a bias computed from the rows": (
         Case([node("MatMul", "features w", "computed"), node("Gemm", "d w computed", "prediction")], [w], 3),

@@ -37,8 +37,9 @@ def residual() -> bytes:
         node("Sigmoid", "m2", "prediction"),
     ]
     constants = [
-        constant("half", 0.5), constant("scale", rng.normal(size=33)), constant("shift", rng.normal(size=33)),
-        constant("square", rng.normal(size=(33, 33)) / 6.0), constant("last", rng.normal(size=(33, 10)) / 6.0),
+        constant("half", 0.5), constant("scale", rng.normal(size=33)),
+        constant("shift", rng.normal(size=33)), constant("square", rng.normal(size=(33, 33)) / 6.0),
+        constant("last", rng.normal(size=(33, 10)) / 6.0),
     ]  # fmt: skip
     return model(nodes, constants, 33, 10, opset=20)
 
