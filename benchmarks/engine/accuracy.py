@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, exp, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,8 @@ def fewest(errors: Sequence[float], target: float) -> int:
     if reached == 0:
         return GRID[0]
     (few, many), (worse, better) = GRID[reached - 1 : reached + 1], errors[reached - 1 : reached + 1]
-    return ceil(few * (many / few) ** (log(worse / target) / log(worse / better)) - 1e-9)
+    share = log(worse / target) / log(worse / better)
+    return ceil(exp(log(few) + share * log(many / few)) - 1e-9)
 
 
 def _squares(found: Prediction, truth: Prediction) -> tuple[float, float]:

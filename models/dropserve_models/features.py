@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ def read_features(X: Features, names: Sequence[str]) -> FloatArray:
         raise InputError("inputs", "one row must be given as [1, features]: use X.reshape(1, -1) or [row]")
     check_shape(wide.shape, len(names))
     check_finite(wide, names)
-    if np.abs(wide).max() > _LARGEST:
+    if wide.dtype != np.float32 and np.abs(wide).max() > _LARGEST:
         row, column = np.argwhere(np.abs(wide) > _LARGEST)[0]
         raise InputError(
             "inputs", f"row {row}, {names[column]!r}: {wide[row, column]:g} is beyond float32's range"
@@ -45,13 +46,16 @@ def read_features(X: Features, names: Sequence[str]) -> FloatArray:
     return np.ascontiguousarray(wide, np.float32)
 
 
-def _numbers(values: Features, what: str) -> NDArray[np.float64]:
-    """Values as float64; `what` opens the message where they are something else than numbers."""
+def _numbers(values: Features, what: str) -> NDArray[Any]:
+    """Values as float32 where they are, without a copy, as float64 otherwise.
+
+    `what` opens the message where they are something else than numbers.
+    """
     try:
         array = np.asarray(values)
         if array.dtype.kind not in "biufO":  # text, complex numbers, dates
             raise TypeError(array.dtype)
-        return array.astype(np.float64)
+        return array if array.dtype == np.float32 else array.astype(np.float64)
     except (TypeError, ValueError):
         raise InputError("inputs", f"{what} not numbers; expected an array [rows, features]") from None
 

@@ -28,9 +28,8 @@ from dropserve_models.inference.workspace import ROW_MULTIPLE, Workspace
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate, take_rows
 
 BANK_BYTES = 64 * 2**20
-"""What the masks that a model keeps from one request to the next may take."""
-BANKED_BYTES = BANK_BYTES // 4
-"""Requests whose masks would take more draw them block by block, and keep none."""
+"""What the masks that a model keeps from one request to the next may take. A request whose masks would take
+more draws them block by block, and keeps none."""
 THINNED_WORK = 1_500_000
 """Rows times weights after a Dropout: from here on, gathering the weights of each pass costs less than
 multiplying the units that it drops. (Measured with 4,000 to 68,000 weights.)"""
@@ -218,7 +217,7 @@ class Engine:
             for block in blocks(strata(options.passes, options.masks), limit):
                 yield draw_masks(self.program.sites, seed, block, self.plan.tail, draws), block.groups
 
-        if self._workspace.masks(options.passes) > BANKED_BYTES:
+        if self._workspace.masks(options.passes, thinned) > BANK_BYTES:
             return draw(fresh_seed() if options.seed is None else options.seed)
         # What is gathered for a set of masks depends on whether their last dropout is integrated.
         kind = (options.passes, options.masks, options.integrate, limit, draws)

@@ -107,17 +107,18 @@ class Estimate:
             self._shift[:, rows] = samples[:, 0]
         if self._samples is not None:
             self._samples[:, before : before + passes, rows] = samples
-        shifted = samples - self._shift[:, rows][:, None]
-        powers = np.stack((shifted, np.square(shifted)))
+        powers = np.empty((2, *samples.shape), np.float32)
+        np.subtract(samples, self._shift[:, rows][:, None], out=powers[0])
+        np.square(powers[0], out=powers[1])
         if within is not None:
             powers[1] += within
         start = 0
         for size, count in groups:
             n = size * draws
             part = powers[:, :, start : start + n * count]
-            s, q = tree_sum(part.reshape(*part.shape[:2], count, n, -1), 3)
-            # Within a block float32 is enough; blocks are added up in float64.
-            sums = tree_sum(np.stack((s, q, s * s, s * q, q * q)), 2).astype(np.float64)
+            # Within a stratum float32 is enough, but the fourth powers below would leave its range.
+            s, q = tree_sum(part.reshape(*part.shape[:2], count, n, -1), 3).astype(np.float64)
+            sums = tree_sum(np.stack((s, q, s * s, s * q, q * q)), 2)
             sums[2:] /= n
             self._powers[:, :, rows] += sums
             self._strata[rows] += count
@@ -219,8 +220,11 @@ def tree_sum(x: NDArray[Any], axis: int) -> NDArray[Any]:
 
 def entropy(probabilities: NDArray[Any]) -> NDArray[Any]:
     """Over the first axis, in nats; 0 log 0 is 0."""
-    weighted: NDArray[Any] = tree_sum(np.log(np.maximum(probabilities, _TINY)) * probabilities, 0)
-    return -weighted
+    terms = np.maximum(probabilities, _TINY)
+    np.log(terms, out=terms)
+    terms *= probabilities
+    negated: NDArray[Any] = -tree_sum(terms, 0)
+    return negated
 
 
 def _array(x: NDArray[Any]) -> FloatArray:

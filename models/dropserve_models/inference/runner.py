@@ -127,7 +127,7 @@ class Runner:
         for name, drop in self.plan.fused.items():
             if drop.x in boundary:
                 layer = self._layers[name]
-                full = torch.mm(layer.weight, boundary[drop.x][:, 0])
+                full = torch.mm(operators.padded(layer.weight), boundary[drop.x][:, 0])[: len(layer.weight)]
                 values[_full(name)] = (
                     full if layer.bias is None else full.add_(layer.bias[:, None])
                 ).unsqueeze(1)

@@ -11,9 +11,9 @@ from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import Drop, Linear, Program, arguments
 from dropserve_models.prediction import MonteCarloOptions
 
-CACHE_BYTES = 16 * 2**20
+CACHE_BYTES = 32 * 2**20
 """What the values of one chunk of rows may take: more falls out of the processor's cache."""
-WEIGHT_BYTES = 32 * 2**20
+WEIGHT_BYTES = 64 * 2**20
 """What the weights gathered for one block of passes may take."""
 ROW_MULTIPLE = 16
 """Seeded requests are padded to a multiple of this, and rows computed in such multiples: with fewer rows,
@@ -50,13 +50,13 @@ class Workspace:
         weights = sum(layers[name].size for name in plan.fused)
         tail = sum(layers[name].size for name, drop in plan.fused.items() if drop.site == plan.tail)
         units = sum(site.units for site in program.sites)
-        self._pass = 4 * (weights + tail * plan.draws) + _UNITS * units
-        fitting = WEIGHT_BYTES // self._pass // STRATUM * STRATUM
+        self._pass = {True: 4 * (weights + tail * plan.draws) + _UNITS * units, False: 8 * plan.draws * units}
+        fitting = WEIGHT_BYTES // self._pass[True] // STRATUM * STRATUM
         self.pass_block = min(max(STRATUM, fitting), PASS_BLOCK)
 
-    def masks(self, passes: int) -> int:
-        """Bytes, at most, of the masks of so many passes and the weights they leave."""
-        return passes * self._pass
+    def masks(self, passes: int, thinned: bool) -> int:
+        """Bytes, at most, of the masks of so many passes and, when thinning, the weights they leave."""
+        return passes * self._pass[thinned]
 
     def rows(self, rows: int, options: MonteCarloOptions, memory_bytes: int) -> int:
         """Rows whose prefix, sums and samples fit into the memory limit beside the work of a chunk.
@@ -76,7 +76,7 @@ class Workspace:
         if options.quantiles or options.return_samples:
             per_row += 4 * samples  # as computed, put together, sorted, and transposed
         chunk = max(CACHE_BYTES, ROW_MULTIPLE * self._per_row(options, thinned=False))
-        work = chunk + self.masks(min(options.passes, self.pass_block))
+        work = chunk + self.masks(min(options.passes, self.pass_block), thinned=True)
         fitting = (memory_bytes - work) // per_row // ROW_MULTIPLE * ROW_MULTIPLE
         if fitting < ROW_MULTIPLE:
             raise MemoryLimitError(
