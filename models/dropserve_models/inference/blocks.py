@@ -13,6 +13,7 @@ from torch import Tensor
 from dropserve_models.inference.masks import Strata, count_passes, dropped
 from dropserve_models.inference.program import Site
 from dropserve_models.inference.subnetworks import Units, chosen_units
+from dropserve_models.prediction import FloatArray
 
 PASS_BLOCK = 100
 """Passes computed together, at most."""
@@ -142,6 +143,18 @@ class JoinedMasks(BlockMasks):
         """0, or 1/(1-p), as a value: [units, passes, rows]."""
         masks = zip(self._parts, self._rows, strict=True)
         return torch.cat([part.scaled(site).expand(-1, -1, rows) for part, rows in masks], 2)
+
+
+class GivenMasks(BlockMasks):
+    """Masks from outside, whatever their values: [passes, units] a site."""
+
+    def __init__(self, masks: Sequence[FloatArray]) -> None:
+        super().__init__((), (), max(len(mask) for mask in masks), 1)
+        self._given = masks
+
+    def scaled(self, site: int) -> Tensor:
+        """The mask as a value: [units, passes, 1]."""
+        return torch.from_numpy(np.ascontiguousarray(self._given[site].T))[:, :, None]
 
 
 def draw_masks(sites: Sequence[Site], seed: int, block: Block, tail: int, draws: int) -> BlockMasks:

@@ -8,7 +8,7 @@ are keyed by its number and every step treats each row on its own.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dropserve_models.inference.bank import MaskBank
-from dropserve_models.inference.blocks import BlockMasks, JoinedMasks, blocks, draw_masks
+from dropserve_models.inference.blocks import BlockMasks, GivenMasks, JoinedMasks, blocks, draw_masks
 from dropserve_models.inference.deterministic import Session
-from dropserve_models.inference.estimate import Estimate, Rows
+from dropserve_models.inference.estimate import Estimate
 from dropserve_models.inference.masks import STRATUM, Strata, fresh_seed, strata
+from dropserve_models.inference.part import Part
 from dropserve_models.inference.plan import make_plan
 from dropserve_models.inference.program import Linear, Program
 from dropserve_models.inference.runner import Runner
@@ -119,7 +120,7 @@ class Engine:
             estimate = self._estimate(len(joined), options)
             sets = [next(self._masks(options, thinned=False)) for _ in features]
             masks = JoinedMasks([each for each, _ in sets], counts)
-            part = _Part(self._boundary(joined), slice(None), slice(None))
+            part = Part(self._boundary(joined), slice(None), slice(None))
             self._add(estimate, part, masks, sets[0][1], thinned=False, integrate=options.integrate)
             whole = estimate.result(exact=self._exact(options))
         ends = np.cumsum(counts).tolist()
@@ -133,7 +134,7 @@ class Engine:
     def passes(self, features: FloatArray, masks: Sequence[FloatArray]) -> list[FloatArray]:
         """The outputs, each [passes, rows, outputs], for masks given: one [passes, units] for each site."""
         with torch.inference_mode():
-            given = _GivenMasks(masks)
+            given = GivenMasks(masks)
             outputs = self._runner.run(
                 self._boundary(features), given, thinned=False, integrate=False
             ).outputs
@@ -147,7 +148,7 @@ class Engine:
                 boundary = self._runner.prepare(boundary)
             estimate = self._estimate(len(features), options)
             parts = [
-                _Part.of(boundary, start, stop)
+                Part.of(boundary, start, stop)
                 for start, stop in self._workspace.chunks(len(features), options, thinned)
             ]
             for masks, groups in self._masks(options, thinned):
@@ -177,7 +178,7 @@ class Engine:
     def _add(
         self,
         estimate: Estimate,
-        part: _Part,
+        part: Part,
         masks: BlockMasks,
         groups: Strata,
         thinned: bool,
@@ -235,62 +236,6 @@ class Engine:
             names = [name for name in values if name in self._prefix.outputs]
             values |= zip(names, self._prefix.run(features, names), strict=True)
         return {name: torch.from_numpy(value.T.copy()).unsqueeze(1) for name, value in values.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Rows computed together.
-
-    Attributes
-    ----------
-    boundary : dict of Tensor [units, 1, columns]
-        Columns beside those of the rows only pad them to a multiple of `ROW_MULTIPLE`.
-    columns, rows : slice or ndarray of int
-        Where the rows are in the boundary, and their places in the request.
-    """
-
-    boundary: dict[str, Tensor]
-    columns: Rows
-    rows: Rows
-
-    @classmethod
-    def of(cls, boundary: dict[str, Tensor], start: int, stop: int) -> _Part:
-        """Consecutive rows of the boundary."""
-        values = {name: value[..., start:stop] for name, value in boundary.items()}
-        return cls(values, slice(None), slice(start, stop))
-
-    def without(self, done: NDArray[np.bool_]) -> _Part | None:
-        """The rows that are not done; None where all are."""
-        left = np.flatnonzero(~done)
-        if len(left) == len(done):
-            return self
-        if not len(left):
-            return None
-        columns = self._listed(self.columns, len(done))[left]
-        rows = self._listed(self.rows, len(done))[left]
-        padding = -len(left) % ROW_MULTIPLE
-        width = next(iter(self.boundary.values())).shape[-1]
-        if len(left) + padding >= width:
-            return _Part(self.boundary, columns, rows)
-        index = torch.from_numpy(np.concatenate([columns, np.repeat(columns[-1:], padding)]))
-        values = {name: value.index_select(-1, index) for name, value in self.boundary.items()}
-        return _Part(values, slice(len(left)), rows)
-
-    @staticmethod
-    def _listed(rows: Rows, count: int) -> NDArray[np.intp]:
-        return np.arange(rows.start or 0, (rows.start or 0) + count) if isinstance(rows, slice) else rows
-
-
-class _GivenMasks(BlockMasks):
-    """Masks from outside, whatever their values: [passes, units] a site."""
-
-    def __init__(self, masks: Sequence[FloatArray]) -> None:
-        super().__init__((), (), max(len(mask) for mask in masks), 1)
-        self._given = masks
-
-    def scaled(self, site: int) -> Tensor:
-        """The mask as a value: [units, passes, 1]."""
-        return torch.from_numpy(np.ascontiguousarray(self._given[site].T))[:, :, None]
 
 
 def _by_pass(values: Sequence[Tensor], passes: int, back: NDArray[np.intp] | None) -> FloatArray:

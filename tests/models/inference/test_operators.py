@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from dropserve_models.errors import MonteCarloUnavailable
-from dropserve_models.inference.compile import ELEMENTWISE
+from dropserve_models.inference.onnx_operators import ELEMENTWISE
 from dropserve_models.prediction import MonteCarloOptions
 from support.engines import Array, engine_of, model_of, onnx_runtime
 from support.onnx_models import constant, model, node
