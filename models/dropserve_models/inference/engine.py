@@ -231,9 +231,9 @@ class Engine:
     def _boundary(self, features: FloatArray) -> dict[str, Tensor]:
         """The boundary values, [units, 1, rows]."""
         values = dict.fromkeys(self.program.boundary, features)
-        if self._prefix is not None:
-            # A residual connection may cross from the input itself, which the prefix does not compute.
-            names = [name for name in values if name in self._prefix.outputs]
+        # A residual connection may cross from the input itself, which the prefix does not compute.
+        names = [name for name in values if self._prefix is not None and name in self._prefix.outputs]
+        if self._prefix is not None and names:
             values |= zip(names, self._prefix.run(features, names), strict=True)
         return {name: torch.from_numpy(value.T.copy()).unsqueeze(1) for name, value in values.items()}
 
