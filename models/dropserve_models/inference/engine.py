@@ -32,8 +32,10 @@ BANK_BYTES = 64 * 2**20
 """What the masks that a model keeps from one request to the next may take. A request whose masks would take
 more draws them block by block, and keeps none."""
 THINNED_WORK = 1_500_000
-"""Rows times weights after a Dropout: from here on, gathering the weights of each pass costs less than
+"""Rows times multiplications a pass: from here on, gathering the weights of each pass costs less than
 multiplying the units that it drops. (Measured with 4,000 to 68,000 weights.)"""
+DRAW_WORK = 32
+"""Multiplications that take as long as masking one unit for one draw of the tail, which thinning avoids."""
 SEEDED_ROWS = 64
 """The rows that a seeded request is taken to have in that decision. It shows in the last bits of the
 answer, so it must not depend on how many rows there really are."""
@@ -64,7 +66,11 @@ class Engine:
         self._workspace = Workspace(program, self.plan)
         self._bank = MaskBank(BANK_BYTES)
         layers = {step.out: step for step in program.steps if isinstance(step, Linear)}
-        self._thinnable = sum(layers[name].weight.size for name in self.plan.fused)
+        self._weights = sum(layers[name].weight.size for name in self.plan.fused)
+        tails = [name for name, drop in self.plan.fused.items() if drop.site == self.plan.tail]
+        closed = self.plan.affine is not None and len(program.outputs) == 1
+        units = 0 if closed else sum(layers[name].weight.shape[1] for name in tails)
+        self._draw_work = DRAW_WORK * self.plan.draws * units
 
     def run(self, features: FloatArray, options: MonteCarloOptions) -> Prediction:
         """Predict features [rows, features], float32 and finite.
@@ -77,7 +83,7 @@ class Engine:
         rows = len(features)
         if self._exact(options) and len(self.program.outputs) == 1:
             options = replace(options, passes=1)
-        thinned = self._thins(rows if options.seed is None else SEEDED_ROWS)
+        thinned = self._thins(rows if options.seed is None else SEEDED_ROWS, options)
         if options.seed is not None and (padding := -rows % ROW_MULTIPLE):
             features = np.concatenate([features, np.repeat(features[-1:], padding, 0)])
         step = self._workspace.rows(rows, options, self._memory)
@@ -98,7 +104,7 @@ class Engine:
         if (
             options.seed is not None
             or options.adaptive
-            or self._thins(rows)
+            or self._thins(rows, options)
             or options.passes > self._workspace.pass_block
         ):
             return None
@@ -165,8 +171,9 @@ class Engine:
         """Whether the prediction's moments are closed-form, with nothing left to sample."""
         return options.integrate and self.plan.affine is not None and not self.plan.body
 
-    def _thins(self, rows: int) -> bool:
-        return rows * self._thinnable >= THINNED_WORK
+    def _thins(self, rows: int, options: MonteCarloOptions) -> bool:
+        work = self._weights + (self._draw_work if options.integrate else 0)
+        return bool(self.plan.fused) and rows * work >= THINNED_WORK
 
     def _estimate(self, rows: int, options: MonteCarloOptions) -> Estimate:
         outputs = self.program.widths[self.program.outputs[0]]
