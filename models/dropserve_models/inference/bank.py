@@ -16,13 +16,13 @@ from collections.abc import Callable, Hashable
 from typing import TypeAlias
 
 from dropserve_models.inference.blocks import BlockMasks
-from dropserve_models.inference.masks import Strata, fresh_seed
+from dropserve_models.inference.masks import fresh_seed
 
 SLOTS = 64
 USES = 8
 
-MaskSet: TypeAlias = list[tuple[BlockMasks, Strata]]
-"""All blocks of a request, with their strata."""
+MaskSet: TypeAlias = list[BlockMasks]
+"""All blocks of a request."""
 
 
 class MaskBank:
@@ -70,7 +70,7 @@ class MaskBank:
 
     def _evict(self, newest: Hashable) -> None:
         for key in self._grown:
-            self._sizes[key] = sum(masks.nbytes for masks, _ in self._sets[key])
+            self._sizes[key] = sum(masks.nbytes for masks in self._sets[key])
         self._grown = {newest}  # it grows when it is first used, which is still to come
         total = sum(self._sizes.values())
         while total > self._limit and len(self._sets) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ from dropserve_models.inference.program import Site
 from dropserve_models.inference.subnetworks import Units, chosen_units
 from dropserve_models.prediction import FloatArray
 
+Places: TypeAlias = slice | NDArray[np.intp]
+
 PASS_BLOCK = 100
 """Passes computed together, at most."""
-GROUP = 12
+GROUP = 20
 """Passes of a block that are thinned together."""
 
 
@@ -47,21 +50,32 @@ class BlockMasks:
     ----------
     marks : sequence of ndarray of bool, [passes, units]
         The units dropped, a site each; that of the tail may have several draws a pass.
+    strata : Strata
+        What these passes fall into.
     draws : int
         Draws of the tail's masks in a pass.
+    places : slice or ndarray of int
+        The passes' places among those of the request.
     """
 
     def __init__(
-        self, sites: Sequence[Site], marks: Sequence[NDArray[np.bool_]], passes: int, draws: int
+        self,
+        sites: Sequence[Site],
+        marks: Sequence[NDArray[np.bool_]],
+        strata: Strata,
+        draws: int,
+        places: Places,
     ) -> None:
-        self.passes = passes
+        self.passes = count_passes(strata)
+        self.strata = strata
         self.draws = draws
+        self.places = places
         self._sites = sites
         self._marks = marks
         # Each form is made once, and used for every block of rows.
         self._once: dict[str, Tensor] = {}
         self._chosen: dict[tuple[str, int], Units] = {}
-        self._grouped: dict[int, tuple[NDArray[np.intp], list[BlockMasks]]] = {}
+        self._grouped: dict[int, list[BlockMasks]] = {}
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """What `make` returns, made the first time `name` is asked for: the weights a layer is left with."""
@@ -73,7 +87,9 @@ class BlockMasks:
     def nbytes(self) -> int:
         """What this takes in memory."""
         units = sum(chosen.index.nbytes + chosen.valid.nbytes for chosen in list(self._chosen.values()))
-        groups = sum(group.nbytes for _, parts in list(self._grouped.values()) for group in parts)
+        groups = sum(
+            group.nbytes for parts in list(self._grouped.values()) for group in parts if group is not self
+        )
         tensors = sum(tensor.nbytes for tensor in list(self._once.values()))
         return units + groups + tensors + sum(marks.nbytes for marks in self._marks)
 
@@ -93,18 +109,23 @@ class BlockMasks:
         """The dropped units of each pass."""
         return self._units("lost", site)
 
-    def groups(self, site: int) -> tuple[NDArray[np.intp] | None, list[BlockMasks]]:
-        """The passes sorted by how many units of a site they drop, in groups; and what undoes the sorting.
+    def groups(self, site: int) -> list[BlockMasks]:
+        """The passes in groups of whole strata: a group's values stay in the cache from step to step.
 
-        A group is padded to its widest pass, so passes of equal width go together; and a group's values
-        stay in the processor's cache from one step to the next.
+        A group is padded to its widest pass. So strata of one pass are first sorted by how many units of
+        `site` they drop.
         """
-        if self.passes < 2 * GROUP:
-            return None, [self]
         if site not in self._grouped:
-            order = np.argsort(self._marks[site].sum(axis=1), kind="stable")
-            parts = np.array_split(order, self.passes // GROUP)
-            self._grouped[site] = (order.argsort(), [self._subset(part) for part in parts])
+            (size, count), *rest = self.strata
+            if rest or self.passes < 2 * GROUP:
+                parts = [self]
+            else:
+                order = np.arange(self.passes)
+                if size == 1:
+                    order = np.argsort(self._marks[site].sum(axis=1), kind="stable")
+                split = np.array_split(order.reshape(count, size), max(1, self.passes // GROUP))
+                parts = [self._subset(part.reshape(-1), ((size, len(part)),)) for part in split if len(part)]
+            self._grouped[site] = parts
         return self._grouped[site]
 
     def _units(self, which: str, site: int) -> Units:
@@ -113,10 +134,11 @@ class BlockMasks:
             self._chosen[which, site] = chosen_units(marks if which == "lost" else ~marks)
         return self._chosen[which, site]
 
-    def _subset(self, passes: NDArray[np.intp]) -> BlockMasks:
+    def _subset(self, passes: NDArray[np.intp], strata: Strata) -> BlockMasks:
         every_draw = (passes[:, None] * self.draws + np.arange(self.draws)).reshape(-1)
         marks = [marks[passes if len(marks) == self.passes else every_draw] for marks in self._marks]
-        return BlockMasks(self._sites, marks, len(passes), self.draws)
+        first = self.places.start if isinstance(self.places, slice) else 0
+        return BlockMasks(self._sites, marks, strata, self.draws, first + passes)
 
     def _scaled(self, site: int) -> Tensor:
         scale = np.float32(1.0 / (1.0 - self._sites[site].rate))
@@ -135,7 +157,7 @@ class JoinedMasks(BlockMasks):
     """
 
     def __init__(self, parts: Sequence[BlockMasks], rows: Sequence[int]) -> None:
-        super().__init__((), (), parts[0].passes, parts[0].draws)
+        super().__init__((), (), parts[0].strata, parts[0].draws, parts[0].places)
         self._parts = parts
         self._rows = rows
 
@@ -149,7 +171,8 @@ class GivenMasks(BlockMasks):
     """Masks from outside, whatever their values: [passes, units] a site."""
 
     def __init__(self, masks: Sequence[FloatArray]) -> None:
-        super().__init__((), (), max(len(mask) for mask in masks), 1)
+        passes = max(len(mask) for mask in masks)
+        super().__init__((), (), ((1, passes),), 1, slice(0, passes))
         self._given = masks
 
     def scaled(self, site: int) -> Tensor:
@@ -158,10 +181,13 @@ class GivenMasks(BlockMasks):
 
 
 def draw_masks(sites: Sequence[Site], seed: int, block: Block, tail: int, draws: int) -> BlockMasks:
-    """The masks of a block; the tail's strata hold `draws` times as many passes."""
-    marks = []
-    for number, site in enumerate(sites):
-        times = draws if number == tail else 1
-        groups = tuple((size * times, count) for size, count in block.groups)
-        marks.append(dropped(seed, number, site.units, site.rate, groups, block.stratum, block.first * times))
-    return BlockMasks(sites, marks, count_passes(block.groups), draws)
+    """The masks of a block. Several draws of the tail's are a stratum of each pass."""
+    passes = count_passes(block.groups)
+    marks = [
+        dropped(seed, number, site.units, site.rate, ((draws, passes),), block.first, block.first * draws)
+        if number == tail and draws > 1
+        else dropped(seed, number, site.units, site.rate, block.groups, block.stratum, block.first)
+        for number, site in enumerate(sites)
+    ]
+    places = slice(block.first, block.first + passes)
+    return BlockMasks(sites, marks, block.groups, draws, places)

@@ -8,21 +8,20 @@ are keyed by its number and every step treats each row on its own.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dropserve_models.inference.bank import MaskBank
 from dropserve_models.inference.blocks import BlockMasks, GivenMasks, JoinedMasks, blocks, draw_masks
 from dropserve_models.inference.deterministic import Session
 from dropserve_models.inference.estimate import Estimate
-from dropserve_models.inference.masks import STRATUM, Strata, fresh_seed, strata
+from dropserve_models.inference.masks import fresh_seed, strata
 from dropserve_models.inference.part import Part
-from dropserve_models.inference.plan import make_plan
+from dropserve_models.inference.plan import ADAPTIVE_PASSES, make_plan
 from dropserve_models.inference.program import Linear, Program
 from dropserve_models.inference.runner import Runner
 from dropserve_models.inference.workspace import ROW_MULTIPLE, Workspace
@@ -65,12 +64,12 @@ class Engine:
         self._runner = Runner(program, self.plan)
         self._workspace = Workspace(program, self.plan)
         self._bank = MaskBank(BANK_BYTES)
+        self._threads = torch.get_num_threads()
         layers = {step.out: step for step in program.steps if isinstance(step, Linear)}
         self._weights = sum(layers[name].weight.size for name in self.plan.fused)
         tails = [name for name, drop in self.plan.fused.items() if drop.site == self.plan.tail]
-        closed = self.plan.affine is not None and len(program.outputs) == 1
-        units = 0 if closed else sum(layers[name].weight.shape[1] for name in tails)
-        self._draw_work = DRAW_WORK * self.plan.draws * units
+        units = 0 if self.plan.closed else sum(layers[name].weight.shape[1] for name in tails)
+        self._draw_work = DRAW_WORK * units
 
     def run(self, features: FloatArray, options: MonteCarloOptions) -> Prediction:
         """Predict features [rows, features], float32 and finite.
@@ -122,12 +121,11 @@ class Engine:
         joined = np.concatenate(features)
         if len(features) == 1 or len(joined) > self._workspace.rows(len(joined), options, self._memory):
             return [self.run(part, options) for part in features]
-        with torch.inference_mode():
+        with self._torch(thinned=False):
             estimate = self._estimate(len(joined), options)
-            sets = [next(self._masks(options, thinned=False)) for _ in features]
-            masks = JoinedMasks([each for each, _ in sets], counts)
+            masks = JoinedMasks([next(self._masks(options, thinned=False)) for _ in features], counts)
             part = Part(self._boundary(joined), slice(None), slice(None))
-            self._add(estimate, part, masks, sets[0][1], thinned=False, integrate=options.integrate)
+            self._add(estimate, part, [masks], options, thinned=False)
             whole = estimate.result(exact=self._exact(options))
         ends = np.cumsum(counts).tolist()
         return [take_rows(whole, end - count, end) for count, end in zip(counts, ends, strict=True)]
@@ -148,31 +146,51 @@ class Engine:
 
     def _run(self, features: FloatArray, options: MonteCarloOptions, thinned: bool) -> Prediction:
         """As many rows as fit the memory limit."""
-        with torch.inference_mode():
-            boundary = self._boundary(features)
-            if thinned:
-                boundary = self._runner.prepare(boundary)
-            estimate = self._estimate(len(features), options)
-            parts = [
-                Part.of(boundary, start, stop)
-                for start, stop in self._workspace.chunks(len(features), options, thinned)
-            ]
-            for masks, groups in self._masks(options, thinned):
-                for part in parts:
-                    self._add(estimate, part, masks, groups, thinned, options.integrate)
-                if options.adaptive:
-                    left = [part.without(estimate.converged(part.rows)) for part in parts]
-                    parts = [part for part in left if part is not None]
-                if not parts:
-                    break
-            return estimate.result(exact=self._exact(options))
+        estimate = self._estimate(len(features), options)
+        with self._torch(thinned):
+            self._compute(estimate, features, options, thinned)
+        return estimate.result(exact=self._exact(options))
+
+    @contextmanager
+    def _torch(self, thinned: bool) -> Iterator[None]:
+        """Torch without gradients, and with as many threads as the work is worth; settings of this thread."""
+        before = torch.get_num_threads()
+        # Between the small steps of a plain run, a second thread mostly waits, and takes a core for that.
+        torch.set_num_threads(self._threads if thinned else 1)
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _compute(
+        self, estimate: Estimate, features: FloatArray, options: MonteCarloOptions, thinned: bool
+    ) -> None:
+        boundary = self._boundary(features)
+        if thinned:
+            boundary = self._runner.prepare(boundary)
+        parts = [
+            Part.of(boundary, start, stop)
+            for start, stop in self._workspace.chunks(len(features), options, thinned)
+        ]
+        site = self.plan.sorting_site(self.plan.integrates(options))
+        for masks in self._masks(options, thinned):
+            groups = masks.groups(site) if thinned else [masks]
+            for part in parts:
+                self._add(estimate, part, groups, options, thinned)
+            if options.adaptive:
+                left = [part.without(estimate.converged(part.rows)) for part in parts]
+                parts = [part for part in left if part is not None]
+            if not parts:
+                break
 
     def _exact(self, options: MonteCarloOptions) -> bool:
         """Whether the prediction's moments are closed-form, with nothing left to sample."""
         return options.integrate and self.plan.affine is not None and not self.plan.body
 
     def _thins(self, rows: int, options: MonteCarloOptions) -> bool:
-        work = self._weights + (self._draw_work if options.integrate else 0)
+        integrate = self.plan.integrates(options)
+        work = self._weights + (self._draw_work * self.plan.draws_a_pass(options) if integrate else 0)
         return bool(self.plan.fused) and rows * work >= THINNED_WORK
 
     def _estimate(self, rows: int, options: MonteCarloOptions) -> Estimate:
@@ -186,54 +204,48 @@ class Engine:
         self,
         estimate: Estimate,
         part: Part,
-        masks: BlockMasks,
-        groups: Strata,
+        groups: Sequence[BlockMasks],
+        options: MonteCarloOptions,
         thinned: bool,
-        integrate: bool,
     ) -> None:
-        """Compute a block of passes for some rows, and add it to what is known of them."""
-        run = partial(self._runner.run, part.boundary, thinned=thinned, integrate=integrate)
-        if not thinned:
-            computed, back = [run(masks)], None
-        else:
-            back, thinned_masks = masks.groups(self.plan.sorting_site(integrate))
-            computed = [run(group) for group in thinned_masks]
+        """Compute passes for some rows, and add them to what is known of these."""
+        integrate = self.plan.integrates(options)
+        for masks in groups:
+            passes = self._runner.run(part.boundary, masks, thinned=thinned, integrate=integrate)
+            samples, *noise = (_every_pass(value, masks)[..., part.columns] for value in passes.outputs)
+            if self._classifier and len(samples) == 1:
+                samples = torch.cat([1.0 - samples, samples])
+            within = passes.within
+            estimate.add(
+                part.rows,
+                samples,
+                masks.strata,
+                masks.places,
+                noise=noise[0] if noise else None,
+                within=None if within is None else _every_pass(within, masks)[..., part.columns],
+            )
 
-        def by_pass(values: Sequence[Tensor]) -> FloatArray:
-            return _by_pass(values, masks.passes, back)[..., part.columns]
+    def _masks(self, options: MonteCarloOptions, thinned: bool) -> Iterator[BlockMasks]:
+        """The masks of every block of passes."""
+        draws = self.plan.draws_a_pass(options)
+        limit = self._workspace.pass_block
+        if options.adaptive:
+            limit = min(limit, ADAPTIVE_PASSES)
 
-        samples, *noise = map(by_pass, zip(*(passes.outputs for passes in computed), strict=True))
-        if self._classifier and len(samples) == 1:
-            samples = np.concatenate([1.0 - samples, samples])
-        variances = [passes.within for passes in computed if passes.within is not None]
-        estimate.add(
-            part.rows,
-            samples,
-            groups,
-            noise=noise[0] if noise else None,
-            within=by_pass(variances) if variances else None,
-        )
-
-    def _masks(self, options: MonteCarloOptions, thinned: bool) -> Iterator[tuple[BlockMasks, Strata]]:
-        """The masks of every block of passes, with its strata."""
-        draws = self.plan.draws if options.integrate else 1
-        limit = (
-            min(2 * STRATUM, self._workspace.pass_block) if options.adaptive else self._workspace.pass_block
-        )
-
-        def draw(seed: int) -> Iterator[tuple[BlockMasks, Strata]]:
+        def draw(seed: int) -> Iterator[BlockMasks]:
             for block in blocks(strata(options.passes, options.masks), limit):
-                yield draw_masks(self.program.sites, seed, block, self.plan.tail, draws), block.groups
+                yield draw_masks(self.program.sites, seed, block, self.plan.tail, draws)
 
-        if self._workspace.masks(options.passes, thinned) > BANK_BYTES:
-            return draw(fresh_seed() if options.seed is None else options.seed)
         # What is gathered for a set of masks depends on whether their last dropout is integrated.
-        kind = (options.passes, options.masks, options.integrate, limit, draws)
-        if options.seed is not None:
-            return iter(self._bank.seeded(options.seed, kind, lambda seed: list(draw(seed))))
-        if thinned:  # the weights gathered for it would fill the bank, and cost less than the work they serve
-            return draw(fresh_seed())
-        return iter(self._bank.unseeded(kind, lambda seed: list(draw(seed))))
+        kind = (options.passes, options.masks, self.plan.integrates(options), limit, draws)
+        large = self._workspace.masks(options.passes, thinned) > BANK_BYTES
+        if options.seed is not None and not large:
+            yield from self._bank.seeded(options.seed, kind, lambda seed: list(draw(seed)))
+        elif large or thinned:
+            # Weights gathered for thinning would fill the bank, and cost less than the work they serve.
+            yield from draw(fresh_seed() if options.seed is None else options.seed)
+        else:
+            yield from self._bank.unseeded(kind, lambda seed: list(draw(seed)))
 
     def _boundary(self, features: FloatArray) -> dict[str, Tensor]:
         """The boundary values, [units, 1, rows]."""
@@ -242,18 +254,9 @@ class Engine:
         names = [name for name in values if self._prefix is not None and name in self._prefix.outputs]
         if self._prefix is not None and names:
             values |= zip(names, self._prefix.run(features, names), strict=True)
-        return {name: torch.from_numpy(value.T.copy()).unsqueeze(1) for name, value in values.items()}
+        return {name: torch.from_numpy(value).t().contiguous().unsqueeze(1) for name, value in values.items()}
 
 
-def _by_pass(values: Sequence[Tensor], passes: int, back: NDArray[np.intp] | None) -> FloatArray:
-    """The groups' values as one, [outputs, draws, rows], pass by pass; `back` undoes the grouping."""
-    if values[0].shape[1] == 1:  # the same for every pass
-        same: FloatArray = values[0].numpy()
-        return np.broadcast_to(same, (same.shape[0], passes, same.shape[2]))
-    if back is None or len(values) == 1:
-        array: FloatArray = values[0].numpy()
-        return array
-    joined = np.concatenate([value.numpy() for value in values], 1)
-    draws = joined.shape[1] // passes
-    order = back if draws == 1 else (back[:, None] * draws + np.arange(draws)).reshape(-1)
-    return joined[:, order]
+def _every_pass(value: Tensor, masks: BlockMasks) -> Tensor:
+    """What is the same for every pass, [outputs, 1, rows], once a pass."""
+    return value.expand(-1, masks.passes, -1) if value.shape[1] == 1 else value

@@ -14,7 +14,8 @@ Where the last dropout is integrated, x_i is the conditional mean of a pass and 
 added to x_i^2 in Q (law of total variance). The standard error of the standard deviation is that of batch
 means of u_i = (x_i - S/N)^2, divided by twice the standard deviation (delta method).
 
-This is numpy rather than torch: for the few rows of a typical request, calls cost more than arithmetic.
+Sums over the passes of a block are formed in torch, in its threads and its float32; what outlives the block
+is numpy's, in float64.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dropserve_models.inference.masks import Strata, count_passes
+from dropserve_models.inference.pointwise import total_
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
 
 Wide: TypeAlias = NDArray[np.float64]
@@ -67,6 +71,8 @@ class Estimate:
         self, outputs: int, rows: int, *, classifier: bool, noise: bool, options: MonteCarloOptions
     ) -> None:
         self._options = options
+        # A seed promises the same bytes whatever a row is computed with.
+        self._sum = total_ if options.seed is not None else torch.sum
         self._shift = np.zeros((outputs, rows), np.float32)
         self._powers = np.zeros((5, outputs, rows))
         self._noise = np.zeros((outputs, rows)) if noise else None
@@ -79,57 +85,67 @@ class Estimate:
     def add(
         self,
         rows: Rows,
-        samples: FloatArray,
+        samples: Tensor,
         groups: Strata,
+        passes: Rows,
         *,
-        noise: FloatArray | None = None,
-        within: FloatArray | None = None,
+        noise: Tensor | None = None,
+        within: Tensor | None = None,
     ) -> None:
-        """Add passes to some rows, for all of which the same passes have been added before.
+        """Add whole strata of passes to some rows, for all of which the same passes have been added before.
 
         Parameters
         ----------
         rows : slice or ndarray of int
             The rows' places.
-        samples : ndarray [outputs, draws, rows]
+        samples : Tensor [outputs, draws, rows]
             One or more draws a pass, those of a pass side by side.
         groups : Strata
             The strata these passes fall into.
-        noise : ndarray [outputs, draws, rows], optional
+        passes : slice or ndarray of int
+            The passes' places.
+        noise : Tensor [outputs, draws, rows], optional
             The noise variance of every draw; their number may be another one.
-        within : ndarray [outputs, draws, rows], optional
+        within : Tensor [outputs, draws, rows], optional
             The variance that each sample, then a mean, has been integrated over.
         """
-        passes = count_passes(groups)
-        draws = samples.shape[1] // passes
-        before = int(self._passes[rows][0])
-        if not before:
-            self._shift[:, rows] = samples[:, 0]
+        count = count_passes(groups)
+        draws = samples.shape[1] // count
+        if not self._passes[rows][0]:
+            self._shift[:, rows] = samples[:, 0].numpy()
         if self._samples is not None:
-            self._samples[:, before : before + passes, rows] = samples
-        powers = np.empty((2, *samples.shape), np.float32)
-        np.subtract(samples, self._shift[:, rows][:, None], out=powers[0])
-        np.square(powers[0], out=powers[1])
-        if within is not None:
-            powers[1] += within
-        start = 0
-        for size, count in groups:
-            n = size * draws
-            part = powers[:, :, start : start + n * count]
-            # Within a stratum float32 is enough, but the fourth powers below would leave its range.
-            s, q = tree_sum(part.reshape(*part.shape[:2], count, n, -1), 3).astype(np.float64)
-            sums = tree_sum(np.stack((s, q, s * s, s * q, q * q)), 2)
-            sums[2:] /= n
-            self._powers[:, :, rows] += sums
-            self._strata[rows] += count
-            start += n * count
-        if noise is not None and self._noise is not None:
-            self._noise[:, rows] += tree_sum(noise.astype(np.float64), 1)
-            self._noise_draws[rows] += noise.shape[1]
+            self._samples[:, passes, rows] = samples.numpy()
         if self._entropy is not None:
-            self._entropy[rows] += tree_sum(entropy(samples), 0)
-        self._passes[rows] += passes
+            self._entropy[rows] += self._total_entropy(samples)
+        shift = torch.from_numpy(self._shift)[:, rows]
+        powers = _powers(samples, shift, within)
+        start = 0
+        for size, strata in groups:
+            n = size * draws
+            part = powers[:, :, start : start + n * strata]
+            part = part.view(*part.shape[:2], strata, n, -1)
+            # Within a stratum float32 is enough, but the fourth powers below would leave its range.
+            sums = self._sum(part, 3).double()
+            terms = sums.new_empty((5, *sums.shape[1:]))
+            terms[:2] = sums
+            torch.mul(sums[0], sums, out=terms[2:4])
+            torch.mul(sums[1], sums[1], out=terms[4])
+            if n > 1:
+                terms[2:] /= n
+            self._powers[:, :, rows] += self._sum(terms, 2).numpy()
+            self._strata[rows] += strata
+            start += n * strata
+        if noise is not None and self._noise is not None:
+            self._noise[:, rows] += self._sum(noise.double(), 1).numpy()
+            self._noise_draws[rows] += noise.shape[1]
+        self._passes[rows] += count
         self._draws[rows] += start
+
+    def _total_entropy(self, probabilities: Tensor) -> NDArray[np.float32]:
+        """Over the first axis, in nats, summed over the second; 0 log 0 is 0."""
+        terms = probabilities.clamp_min(float(_TINY)).log_().mul_(probabilities)
+        total: NDArray[np.float32] = self._sum(self._sum(terms, 0), 0).neg().numpy()
+        return total
 
     def moments(self, rows: Rows = slice(None)) -> Moments:
         """The moments of the passes added, at least one."""
@@ -174,11 +190,11 @@ class Estimate:
             std_error = np.divide(np.sqrt(of_variance), 2.0 * std, out=np.zeros_like(std), where=std > 0.0)
         predictive = expected = information = None
         if self._entropy is not None:
-            predictive = entropy(np.clip(mean, 0.0, 1.0))
+            of_the_mean = entropy(np.clip(mean, 0.0, 1.0))
             # Entropy is concave, so only rounding can make the difference negative.
-            expected = np.minimum(self._entropy / self._draws, predictive)
-            information = _array(predictive - expected)
-            predictive, expected = _array(predictive), _array(expected)
+            of_passes = np.minimum(self._entropy / self._draws, of_the_mean)
+            predictive, expected = _array(of_the_mean), _array(of_passes)
+            information = _array(of_the_mean - of_passes)
         quantiles = samples = None
         if self._samples is not None:
             if self._options.return_samples:
@@ -202,29 +218,25 @@ class Estimate:
         )
 
 
-def tree_sum(x: NDArray[Any], axis: int) -> NDArray[Any]:
-    """The sum over an axis, by adding halves.
-
-    Every addition is elementwise, so the result for one row does not depend on how many others there are,
-    as it may with a library's reduction, which picks its order by shape; and pairwise summation errs less.
-    """
-    before = (slice(None),) * axis
-    while (size := x.shape[axis]) > 1:
-        half = size // 2
-        total: NDArray[Any] = x[(*before, slice(half))] + x[(*before, slice(half, 2 * half))]
-        if size % 2:
-            total[(*before, slice(1))] += x[(*before, slice(size - 1, size))]
-        x = total
-    return x.squeeze(axis)
+def _powers(samples: Tensor, shift: Tensor, within: Tensor | None) -> Tensor:
+    """Shifted samples and their squares, [2, outputs, draws, rows], laid out in memory as the samples are."""
+    outputs, draws, rows = samples.shape
+    if samples.stride(0) < samples.stride(1):
+        powers = samples.new_empty((2, draws, outputs, rows)).transpose(1, 2)
+    else:
+        powers = samples.new_empty((2, outputs, draws, rows))
+    torch.sub(samples, shift[:, None], out=powers[0])
+    torch.mul(powers[0], powers[0], out=powers[1])
+    if within is not None:
+        powers[1] += within
+    return powers
 
 
-def entropy(probabilities: NDArray[Any]) -> NDArray[Any]:
-    """Over the first axis, in nats; 0 log 0 is 0."""
-    terms = np.maximum(probabilities, _TINY)
-    np.log(terms, out=terms)
-    terms *= probabilities
-    negated: NDArray[Any] = -tree_sum(terms, 0)
-    return negated
+def entropy(probabilities: Wide) -> Wide:
+    """Of probabilities [outputs, rows], in nats; 0 log 0 is 0."""
+    terms = torch.from_numpy(np.log(np.maximum(probabilities, _TINY)) * probabilities)
+    total: Wide = total_(terms).neg_().numpy()
+    return total
 
 
 def _array(x: NDArray[Any]) -> FloatArray:

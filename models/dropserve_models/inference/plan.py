@@ -31,6 +31,7 @@ from dropserve_models.inference.program import (
     Step,
     arguments,
 )
+from dropserve_models.prediction import MonteCarloOptions
 
 _Form: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]  # weight and offset
 _Read: TypeAlias = Callable[[str], _Form | None]
@@ -39,6 +40,11 @@ MAX_DRAWS = 8
 """Draws of the last masks in a pass, at most."""
 TAIL_SHARE = 0.5
 """What these draws may cost, as a share of the multiplications before the tail."""
+DRAWS_IN_ALL = 100
+"""Draws of the last masks in a request, about. With as many passes, each has one of its own: then it need
+not compute the units that these drop, which saves more than further draws would gain."""
+ADAPTIVE_PASSES = 20
+"""Passes that an adaptive request computes before it looks again at which rows need more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,9 +74,13 @@ class Plan:
     affine : Affine or None
         The closed form of the prediction over the tail's masks, where there is one.
     draws : int
-        Draws of the tail's masks in a pass, where they are sampled.
+        Draws of the tail's masks in a pass, at most, where they are sampled.
     body : bool
         Whether anything before the tail is stochastic.
+    tail_rate : float
+        The drop rate of the last Dropout.
+    closed : bool
+        Whether `affine` is all there is to compute, so that no mask of the tail is ever drawn.
     """
 
     fused: dict[str, Drop]
@@ -79,6 +89,23 @@ class Plan:
     affine: Affine | None
     draws: int
     body: bool
+    tail_rate: float
+    closed: bool
+
+    def integrates(self, options: MonteCarloOptions) -> bool:
+        """Whether the last dropout is integrated: in closed form, or by several draws a pass."""
+        return options.integrate and (self.affine is not None or self._draws_a_pass(options) > 1)
+
+    def draws_a_pass(self, options: MonteCarloOptions) -> int:
+        """How many masks of the tail every pass draws."""
+        return self._draws_a_pass(options) if options.integrate else 1
+
+    def _draws_a_pass(self, options: MonteCarloOptions) -> int:
+        passes = min(options.passes, ADAPTIVE_PASSES) if options.adaptive else options.passes
+        most = max(1, min(self.draws, DRAWS_IN_ALL // passes))
+        # Where a unit is dropped in just so many draws of each pass, its own effect leaves no error at all.
+        even = [n for n in range(most, most // 2, -1) if (n * self.tail_rate).is_integer()]
+        return even[0] if even else most
 
     def sorting_site(self, integrate: bool) -> int:
         """The site whose dropped units should be about as many in passes that are thinned together."""
@@ -107,8 +134,16 @@ def make_plan(program: Program) -> Plan:
     total = sum(_multiplications(program, {step.out}) for step in program.steps)
     draws = int(np.clip(TAIL_SHARE * (total - tail_cost) // max(tail_cost, 1), 1, MAX_DRAWS))
     stochastic = {name for drop in drops[:-1] for name in _downstream(program, drop.out)}
+    affine = _affine(program, last)
     return Plan(
-        fused, packed, last.site, _affine(program, last), draws, bool(stochastic & {last.x, *downstream})
+        fused,
+        packed,
+        last.site,
+        affine,
+        draws,
+        body=bool(stochastic & {last.x, *downstream}),
+        tail_rate=program.sites[last.site].rate,
+        closed=affine is not None and len(program.outputs) == 1,
     )
 
 

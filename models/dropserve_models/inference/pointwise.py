@@ -59,8 +59,20 @@ def log_softmax(x: Tensor) -> Tensor:
 
 def total(x: Tensor) -> Tensor:
     """The sum over the first dimension, by adding halves; `sum` picks its order by the tensor's shape."""
-    while (size := len(x)) > 1:
+    size = x.shape[0]
+    if size == 1:
+        return x[0]
+    half = size // 2
+    left = x[: size - half].clone()
+    left[:half].add_(x[size - half :])
+    return total_(left)
+
+
+def total_(x: Tensor, axis: int = 0) -> Tensor:
+    """The sum over a dimension, likewise, in place: `x` is lost."""
+    size = x.shape[axis]
+    while size > 1:
         half = size // 2
-        pairs = x[:half] + x[half : 2 * half]
-        x = torch.cat([pairs, x[-1:]]) if size % 2 else pairs
-    return x[0]
+        x.narrow(axis, 0, half).add_(x.narrow(axis, size - half, half))
+        size -= half
+    return x.select(axis, 0)

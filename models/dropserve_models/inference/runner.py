@@ -148,63 +148,57 @@ class Runner:
             return None
         return masks.kept(site)
 
+    def make_weights(self, masks: BlockMasks, name: str, *, integrate: bool) -> Tensor:
+        """The weights that thinning leaves of a layer that follows a Dropout, made once.
+
+        [passes, outputs, inputs]; those of the tail, for every draw of its masks, where it is integrated.
+        """
+        layer, drop = self._layers[name], self.plan.fused[name]
+        if integrate and drop.site == self.plan.tail:
+            return masks.once(name, lambda: layer.weights(masks.binary(drop.site), None))
+        outputs = self._packing(name, masks, integrate)
+        inputs = self._inputs(drop, masks, integrate)
+        return masks.once(
+            name, lambda: layer.weights(masks.binary(drop.site) if inputs is None else inputs, outputs)
+        )
+
+    def _inputs(self, drop: Drop, masks: BlockMasks, integrate: bool) -> Units | None:
+        """The inputs that a layer after a Dropout multiplies; None: all of them, with weights of 0."""
+        rate = self.program.sites[drop.site].rate
+        if drop.x in self.program.boundary:
+            # Its result without dropout is known, so what few units are dropped can be subtracted from it.
+            return masks.lost(drop.site) if rate <= 0.5 else masks.kept(drop.site)
+        packed = self._packing(drop.x, masks, integrate)
+        return masks.kept(drop.site) if packed is None and rate >= GATHER_RATE else packed
+
     def _thin(self, step: Linear, values: Mapping[str, Tensor], masks: BlockMasks, integrate: bool) -> Tensor:
         layer = self._layers[step.out]
         outputs = self._packing(step.out, masks, integrate)
         drop = self.plan.fused.get(step.out)
         if drop is None:
-            batch, inputs = values[step.x].permute(1, 0, 2), None
-        elif integrate and drop.site == self.plan.tail:
-            return self._tail_draws(layer, values[drop.x].permute(1, 0, 2), masks, drop.site, step.out)
-        elif _full(step.out) in values:
-            return self._corrected(layer, values, drop, masks, outputs, step.out)
-        else:
-            batch = values[drop.x].permute(1, 0, 2)
-            inputs = self._packing(drop.x, masks, integrate)
-            if inputs is None and self.program.sites[drop.site].rate >= GATHER_RATE:
-                inputs = masks.kept(drop.site)
-                batch = _gather(batch, inputs)
-        if drop is not None and inputs is None:
-            weights = masks.once(step.out, lambda: layer.weights(masks.binary(drop.site), outputs))
-        else:
-            weights = masks.once(step.out, lambda: layer.weights(inputs, outputs))
-        passes = max(len(weights), len(batch))
-        product = torch.bmm(weights.expand(passes, -1, -1), batch.expand(passes, -1, -1))
-        biases = layer.biases(outputs)
-        return (product if biases is None else product.add_(biases)).permute(1, 0, 2)
+            weights = masks.once(step.out, lambda: layer.weights(None, outputs))
+            return _product_of_passes(weights, values[step.x].permute(1, 0, 2), layer.biases(outputs))
+        weights = self.make_weights(masks, step.out, integrate=integrate)
+        batch = values[drop.x].permute(1, 0, 2)
+        if integrate and drop.site == self.plan.tail:
+            return self._tail_draws(weights, batch, masks, layer.biases(None))
+        inputs = self._inputs(drop, masks, integrate)
+        if inputs is not None and self._packing(drop.x, masks, integrate) is None:
+            batch = _gather(batch, inputs)
+        if drop.x in self.program.boundary and self.program.sites[drop.site].rate <= 0.5:
+            full = values[_full(step.out)].permute(1, 0, 2)
+            if outputs is None:
+                return torch.baddbmm(full.expand(masks.passes, -1, -1), weights, batch, alpha=-1.0).permute(
+                    1, 0, 2
+                )
+            return _gather(full, outputs).baddbmm_(weights, batch, alpha=-1.0).permute(1, 0, 2)
+        return _product_of_passes(weights, batch, layer.biases(outputs))
 
-    def _corrected(
-        self,
-        layer: Layer,
-        values: Mapping[str, Tensor],
-        drop: Drop,
-        masks: BlockMasks,
-        outputs: Units | None,
-        name: str,
-    ) -> Tensor:
-        """A layer that reads the prefix: its result without dropout less what the dropped units give.
-
-        Or, where fewer are kept than dropped, its bias and what the kept units give.
-        """
-        subtract = self.program.sites[drop.site].rate <= 0.5
-        units = masks.lost(drop.site) if subtract else masks.kept(drop.site)
-        weights = masks.once(name, lambda: layer.weights(units, outputs))
-        batch = _gather(values[drop.x].permute(1, 0, 2), units)
-        if subtract:
-            full = values[_full(name)].permute(1, 0, 2)
-            start = _gather(full, outputs) if outputs is not None else full.repeat(masks.passes, 1, 1)
-            return start.baddbmm_(weights, batch, alpha=-1.0).permute(1, 0, 2)
-        product = torch.bmm(weights, batch)
-        biases = layer.biases(outputs)
-        return (product if biases is None else product.add_(biases)).permute(1, 0, 2)
-
-    def _tail_draws(self, layer: Layer, batch: Tensor, masks: BlockMasks, site: int, name: str) -> Tensor:
+    def _tail_draws(self, weights: Tensor, batch: Tensor, masks: BlockMasks, biases: Tensor | None) -> Tensor:
         """The tail's layer for every draw: those of a pass meet the same activations, so one product does."""
-        weights = masks.once(name, lambda: layer.weights(masks.binary(site), None))
         passes, draws, width = masks.passes, masks.draws, weights.shape[1]
         stacked = weights.view(passes, draws * width, -1)
         product = torch.bmm(stacked, batch.expand(passes, -1, -1)).view(passes * draws, width, -1)
-        biases = layer.biases(None)
         return (product if biases is None else product.add_(biases)).permute(1, 0, 2)
 
     def _elementwise(
@@ -267,9 +261,16 @@ def _product(weight: Tensor, x: Tensor) -> Tensor:
     return torch.bmm(weight.expand(len(batch), -1, -1), batch).permute(1, 0, 2)
 
 
+def _product_of_passes(weights: Tensor, batch: Tensor, biases: Tensor | None) -> Tensor:
+    """weights [passes or 1, out, in] times [passes or 1, in, rows], plus biases: [out, passes, rows]."""
+    passes = max(weights.shape[0], batch.shape[0])
+    product = torch.bmm(weights.expand(passes, -1, -1), batch.expand(passes, -1, -1))
+    return (product if biases is None else product.add_(biases)).permute(1, 0, 2)
+
+
 def _gather(batch: Tensor, kept: Units) -> Tensor:
     """The kept units [passes, width, rows] of [passes or 1, units, rows]."""
-    if len(batch) == 1:
+    if batch.shape[0] == 1:
         return batch[0].index_select(0, kept.index.view(-1)).view(*kept.index.shape, -1)
     return batch.gather(1, kept.index[:, :, None].expand(-1, -1, batch.shape[2]))
 

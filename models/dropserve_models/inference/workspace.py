@@ -40,8 +40,7 @@ class Workspace:
         layers = {step.out: step.weight for step in program.steps if isinstance(step, Linear)}
         shared = [name for name, drop in plan.fused.items() if drop.x in program.boundary]
         self._boundary = sum(program.widths[name] for name in (*program.boundary, *shared))
-        closed = plan.affine is not None and len(program.outputs) == 1
-        self._draws = 1 if closed else plan.draws
+        self._plan = plan
         # When thinning, a linear layer reads past its Dropout, and no dropped value is ever there.
         self._live = {
             False: _live_widths(program, plan.tail, set()),
@@ -96,11 +95,11 @@ class Workspace:
 
     def _per_row(self, options: MonteCarloOptions, thinned: bool) -> int:
         """Bytes, for one row, of the values that are there at once, and of the summary of a whole block."""
-        draws = self._draws if options.integrate else 1
+        draws = 1 if self._plan.closed else self._plan.draws_a_pass(options)
         block = min(options.passes, self.pass_block)
         at_once = min(block, 2 * GROUP) if thinned else block
         body, tail = self._live[thinned]
-        return 4 * at_once * max(body, draws * tail) + _SUMMARISED * block * draws * self._outputs
+        return at_once * (4 * max(body, draws * tail) + _SUMMARISED * draws * self._outputs)
 
 
 def _live_widths(program: Program, tail: int, skipped: set[str]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ SITES = (Site(0.5, 100),)
 
 
 def masks(_: int = 0) -> MaskSet:
-    return [(BlockMasks(SITES, [np.zeros((10, 100), np.bool_)], 10, 1), ((10, 1),))]
+    return [BlockMasks(SITES, [np.zeros((10, 100), np.bool_)], ((10, 1),), 1, slice(0, 10))]
 
 
 def test_a_seed_is_drawn_once() -> None:
