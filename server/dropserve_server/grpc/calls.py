@@ -14,6 +14,7 @@ from dropserve_server.errors import LimitExceeded
 from dropserve_server.grpc.outcome import Outcome
 from dropserve_server.grpc.request_log import RequestLog
 from dropserve_server.grpc.status import code_of
+from dropserve_server.grpc.wire import MAX_REQUEST_ID_BYTES
 from dropserve_server.metrics import MONTE_CARLO, Metrics, Mode
 from dropserve_server.predictor import PredictionJob
 from dropserve_server.repository import ServedModel
@@ -124,6 +125,6 @@ class Call:
         self._calls.tell(outcome)
 
     def _outcome(self, code: grpc.StatusCode, finished: float, error: BaseException | None = None) -> Outcome:
-        return Outcome(
-            code, self._mode, self._request_id, self._started, finished, self.served, self.job, error
-        )
+        # Refused for its length, an id must not fill the log either.
+        request_id = self._request_id[:MAX_REQUEST_ID_BYTES]
+        return Outcome(code, self._mode, request_id, self._started, finished, self.served, self.job, error)

@@ -21,7 +21,7 @@ class Outcome:
         What it was answered with.
     mode : str
     request_id : str
-        As its caller chose it.
+        As its caller chose it, cut to the length that is allowed.
     started, finished : float
         Its arrival and its end, in seconds on `perf_counter`'s clock.
     served : ServedModel or None
