@@ -36,7 +36,7 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
     tools/bin/pip install --constraint constraints.txt hatchling; \
     tools/bin/hatchling build -t wheel -d dist; \
     python3 -m venv --without-pip /opt/dropserve; \
-    tools/bin/pip --python /opt/dropserve/bin/python install --constraint constraints.txt "$(echo dist/*.whl)[server]"; \
+    tools/bin/pip --python /opt/dropserve/bin/python install --constraint constraints.txt "$(echo dist/*.whl)[server,otel]"; \
     rm -rf /opt/dropserve/lib/python3*/site-packages/torch/test /opt/dropserve/lib/python3*/site-packages/torch/include
 
 FROM ${BASE_IMAGE}

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"dropserve {NAME}: {error}", file=sys.stderr)
         return USAGE
     log = logs.configure(settings.log_format, settings.log_level)
+    logs.catch_uncaught()
     for variable, likeness in mistyped_variables().items():
         log.warning("environment variable ignored", extra={"variable": variable, "did_you_mean": likeness})
     return _serve(settings)

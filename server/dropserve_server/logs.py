@@ -3,6 +3,8 @@
 Events are short constant phrases; what they are about goes into fields::
 
     log.info("model loaded", extra={"model": "breast_cancer", "version": 3})
+
+What libraries have to say is all one event, with their words in a field.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 LOGGER = "dropserve"
+
+_OF_A_LIBRARY = "library message"
 
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -26,9 +31,10 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, Any] = {
             "time": _time(record).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **_fields(record),
+            "event": _event(record),
         }
+        # A library's field of one of these names must not take its place.
+        line |= {name: value for name, value in _fields(record).items() if name not in line}
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
@@ -40,9 +46,7 @@ class ConsoleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, and those of a bug's stack trace."""
         fields = " ".join(f"{name}={_readable(value)}" for name, value in _fields(record).items())
-        line = (
-            f"{_time(record):%H:%M:%S} {record.levelname.lower():<7} {record.getMessage()}  {fields}".rstrip()
-        )
+        line = f"{_time(record):%H:%M:%S} {record.levelname.lower():<7} {_event(record)}  {fields}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -63,12 +67,33 @@ def configure(
     return logger
 
 
+def catch_uncaught() -> None:
+    """Log what Python itself would print between our lines: exceptions that nothing catches."""
+    logger = logging.getLogger(LOGGER)
+
+    def uncaught(error: BaseException | None, where: object) -> None:
+        logger.critical("uncaught exception", extra={"where": where}, exc_info=error)
+
+    sys.excepthook = lambda _kind, error, _trace: uncaught(error, "main thread")
+    sys.unraisablehook = lambda raised: uncaught(raised.exc_value, repr(raised.object))
+    threading.excepthook = lambda raised: uncaught(
+        raised.exc_value, raised.thread.name if raised.thread else "thread"
+    )
+
+
 def _time(record: logging.LogRecord) -> datetime:
     return datetime.fromtimestamp(record.created, UTC)
 
 
+def _event(record: logging.LogRecord) -> str:
+    return record.getMessage() if record.name == LOGGER else _OF_A_LIBRARY
+
+
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
+    fields = {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
+    if record.name != LOGGER:
+        fields = {"logger": record.name, "message": record.getMessage()} | fields
+    return fields
 
 
 def _readable(value: object) -> str:

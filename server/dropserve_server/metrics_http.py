@@ -1,26 +1,55 @@
-"""The HTTP port that Prometheus scrapes: GET /metrics."""
+"""The HTTP port for those who look after the server: GET /metrics for Prometheus, GET /healthz for probes."""
 
 from __future__ import annotations
 
+import json
+import logging
 import socket
 import threading
+from collections.abc import Callable
 from socketserver import TCPServer, ThreadingMixIn
+from typing import Any, ClassVar, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import CollectorRegistry, MetricsHandler
 
 from dropserve_server.errors import StartupError
+from dropserve_server.logs import LOGGER
 
 POLL_SECONDS = 0.1  # how soon the serving thread notices that it is to stop
+
+Serving: TypeAlias = Callable[[str], bool | None]
+"""Whether a model is serving, by its name, or the whole server, by the empty one; None: no such model."""
+
+log = logging.getLogger(LOGGER)
 
 
 class _Handler(MetricsHandler):
     timeout = 10  # seconds for a client to send its request
+    serving: ClassVar[Serving]
 
     def do_GET(self) -> None:
-        if self.path.partition("?")[0] == "/metrics":
+        url = urlsplit(self.path)
+        if url.path == "/metrics":
             super().do_GET()
+        elif url.path == "/healthz":
+            self._send_health(parse_qs(url.query).get("model", [""])[-1])
         else:
-            self.send_error(404, "the one page here is /metrics")
+            self.send_error(404, "the pages here are /metrics and /healthz")
+
+    def _send_health(self, model: str) -> None:
+        serving = type(self).serving(model)
+        if serving is None:
+            code, status = 404, "SERVICE_UNKNOWN"
+        else:
+            code, status = (200, "SERVING") if serving else (503, "NOT_SERVING")
+        body = json.dumps({"status": status}).encode() + b"\n"
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
 
 
 class _Server(ThreadingMixIn, TCPServer):
@@ -28,9 +57,13 @@ class _Server(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # Otherwise printed between the log's lines; mostly of a caller that left before it had its answer.
+        log.debug("http request failed", exc_info=True)
+
 
 class MetricsServer:
-    """Serves a registry over HTTP from a thread of its own.
+    """Serves a registry and the state of health over HTTP, from a thread of its own.
 
     Raises
     ------
@@ -38,8 +71,8 @@ class MetricsServer:
         The port can't be bound.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        handler = type("Handler", (_Handler,), {"registry": registry})
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, serving: Serving) -> None:
+        handler = type("Handler", (_Handler,), {"registry": registry, "serving": staticmethod(serving)})
         try:
             family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             server = type("Server", (_Server,), {"address_family": family})

@@ -15,10 +15,12 @@ from time import perf_counter
 from typing import Any
 
 from dropserve_models import load
+from dropserve_server.grpc import tracing
 from dropserve_server.grpc.calls import Calls
 from dropserve_server.grpc.health import OVERALL, HealthServicer
 from dropserve_server.grpc.listener import PREDICTION_SERVICE, listen
 from dropserve_server.grpc.prediction import PredictionServicer
+from dropserve_server.grpc.request_log import RequestLog
 from dropserve_server.lane import Lane
 from dropserve_server.logs import LOGGER
 from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO, Metrics
@@ -83,7 +85,9 @@ class Server:
         limits = Limits(
             settings.max_rows, settings.max_passes, settings.max_message_bytes - _ANSWER_OVERHEAD_BYTES
         )
-        self._calls = Calls(self._metrics)
+        self._tracer = tracing.start(os.environ)
+        self._request_log = RequestLog(settings.log_requests, settings.log_failures_per_second)
+        self._calls = Calls(self._metrics, self._request_log, self._tracer)
         self._health = HealthServicer()
         self._prediction = PredictionServicer(
             self._repository,
@@ -92,8 +96,11 @@ class Server:
             default_passes=settings.default_passes,
             stream_concurrency=settings.stream_concurrency,
         )
-        self._grpc, self._grpc_port = listen(settings, self._prediction, self._health)
-        self._http = MetricsServer(settings.metrics_host, settings.metrics_port, self._metrics.registry)
+        interceptors = [self._tracer.interceptor] if self._tracer else []
+        self._grpc, self._grpc_port = listen(settings, self._prediction, self._health, interceptors)
+        self._http = MetricsServer(
+            settings.metrics_host, settings.metrics_port, self._metrics.registry, self._health.serving
+        )
 
     async def run(self) -> Ending:
         """Serve until a signal says to stop.
@@ -175,6 +182,9 @@ class Server:
         await self._grpc.stop(None)
         await asyncio.to_thread(self._http.close)
         idle = [await lane.close(_FLUSH_SECONDS) for lane in self._lanes]
+        if self._tracer:
+            await asyncio.to_thread(self._tracer.close, _FLUSH_SECONDS)
+        self._request_log.tell_suppressed()
         log.info("stopped", extra={"cut_off": cut_off})
         return Ending(cut_off, computing=not all(idle))
 

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, FilePath, PositiveInt, ValidationError, model_validator
+from pydantic import Field, FilePath, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dropserve_models.model import DEFAULT_MEMORY_BYTES
@@ -109,6 +109,12 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged. Requests that fail by their caller's doing are info."""
+
+    log_requests: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the answered requests that is logged, from 0 (none) to 1 (each)."""
+
+    log_failures_per_second: NonNegativeInt = 10
+    """Most failed requests of one status code that are logged a second; how many more there were follows."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -50,6 +50,19 @@ def test_an_unknown_name_is_not_found_and_watched_in_vain(ask: Asker) -> None:
     watch.cancel()
 
 
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        ("", (200, {"status": "SERVING"})),
+        ("?model=targets", (200, {"status": "SERVING"})),
+        ("?model=damaged", (503, {"status": "NOT_SERVING"})),
+        ("?model=nothing", (404, {"status": "SERVICE_UNKNOWN"})),
+    ],
+)
+def test_the_same_over_http(server: ServerProcess, query: str, answer: tuple[int, dict[str, str]]) -> None:
+    assert server.healthz(query) == answer
+
+
 def test_reflection_tells_every_service_and_message(ask: Asker) -> None:
     database = ProtoReflectionDescriptorDatabase(ask.channel)
     assert set(database.get_services()) == {

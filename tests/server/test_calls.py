@@ -77,6 +77,19 @@ def test_a_failure_is_counted_and_logged_in_one_line(
     assert bool(record.exc_info) == (code == "INTERNAL")
 
 
+def test_an_id_of_any_length_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def life() -> None:
+        with Calls(Metrics()).begin(DETERMINISTIC, "x" * 10**6, None):
+            raise InputError("request_id", "too long")
+
+    with pytest.raises(InputError):
+        asyncio.run(life())
+    (record,) = caplog.records
+    assert vars(record)["request_id"] == "x" * 256
+
+
 def test_unknown_models_share_one_label() -> None:
     metrics = Metrics()
     for name in ("a", "b", "c"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -77,7 +79,14 @@ def test_the_level_holds_for_us_and_libraries_warn_only() -> None:
     logging.getLogger("some.library").info("chatter")
     assert stream.getvalue() == ""
     logging.getLogger("some.library").warning("serious")
-    assert json.loads(stream.getvalue())["event"] == "serious"
+    line = json.loads(stream.getvalue())
+    assert line.pop("time")
+    assert line == {
+        "level": "warning",
+        "event": "library message",
+        "logger": "some.library",
+        "message": "serious",
+    }
 
 
 def test_warnings_of_libraries_become_lines() -> None:
@@ -89,4 +98,41 @@ def test_warnings_of_libraries_become_lines() -> None:
         logging.captureWarnings(True)
         warnings.warn("two\nlines", UserWarning, stacklevel=1)
     (line,) = stream.getvalue().splitlines()
-    assert "UserWarning: two" in json.loads(line)["event"]
+    assert "UserWarning: two" in json.loads(line)["message"]
+
+
+def test_a_librarys_fields_do_not_take_the_place_of_ours() -> None:
+    stream = io.StringIO()
+    logs.configure("json", "info", stream)
+    logging.getLogger("some.library").error("oh", extra={"event": "x", "level": 7, "time": 0, "more": 1})
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["level"], line["more"]) == ("library message", "error", 1)
+
+
+def test_what_nothing_catches_is_a_line_too() -> None:
+    program = """
+import gc, sys, threading
+from dropserve_server import logs
+logs.configure("json", "info")
+logs.catch_uncaught()
+class Finalised:
+    def __del__(self):
+        raise ValueError("finaliser")
+Finalised()
+thread = threading.Thread(target=lambda: 1 / 0, name="worker")
+thread.start()
+thread.join()
+raise KeyError("main")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 1
+    assert [(line["level"], line["event"]) for line in lines] == [("critical", "uncaught exception")] * 3
+    assert [line["trace"].splitlines()[-1] for line in lines] == [
+        "ValueError: finaliser",
+        "ZeroDivisionError: division by zero",
+        "KeyError: 'main'",
+    ]
+    assert lines[1]["where"] == "worker"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import struct
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -90,20 +93,61 @@ def test_what_is_not_a_number_does_not_spoil_the_sum() -> None:
     assert registry.get_sample_value("h_count") == 1
 
 
+@contextmanager
+def metrics_server(
+    registry: CollectorRegistry | None = None,
+    serving: Mapping[str, bool] | None = None,
+    host: str = "127.0.0.1",
+) -> Iterator[str]:
+    """Run one for the time of the context; yields where."""
+    server = MetricsServer(host, 0, registry or CollectorRegistry(), (serving or {}).get)
+    try:
+        yield f"http://{host}:{server.port}"
+    finally:
+        server.close()
+
+
+def get(url: str) -> tuple[int, str]:
+    """The status and the body of a page."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as page:
+            return page.status, page.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_metrics_are_one_page_over_http(host: str) -> None:
     registry = CollectorRegistry()
     Counter("things", "Things.", registry=registry).inc(5)
-    server = MetricsServer(host, 0, registry)
-    try:
-        root = f"http://{host}:{server.port}"
-        with urllib.request.urlopen(f"{root}/metrics?name[]=things_total", timeout=10) as page:
-            assert "things_total 5.0" in page.read().decode()
-        with pytest.raises(urllib.error.HTTPError, match="404") as refusal:
-            urllib.request.urlopen(f"{root}/", timeout=10)
-        refusal.value.close()
-    finally:
-        server.close()
+    with metrics_server(registry, host=host) as root:
+        status, body = get(f"{root}/metrics?name[]=things_total")
+        assert status == 200
+        assert "things_total 5.0" in body
+        assert get(f"{root}/")[0] == get(f"{root}/metricsx")[0] == 404
+
+
+def test_health_is_another_page() -> None:
+    serving = {"": True, "iris": True, "a b/c&d": False}
+    with metrics_server(serving=serving) as root:
+        assert get(f"{root}/healthz") == (200, '{"status": "SERVING"}\n')
+        assert get(f"{root}/healthz?model=iris") == (200, '{"status": "SERVING"}\n')
+        assert get(f"{root}/healthz?model=a%20b%2Fc%26d") == (503, '{"status": "NOT_SERVING"}\n')
+        assert get(f"{root}/healthz?model=nothing") == (404, '{"status": "SERVICE_UNKNOWN"}\n')
+        serving[""] = False
+        assert get(f"{root}/healthz") == (503, '{"status": "NOT_SERVING"}\n')
+
+
+def test_a_caller_that_leaves_early_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with metrics_server() as root:
+        port = int(root.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as caller:
+            # Closed with data unread on either side, a connection is reset.
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            caller.sendall(b"GET /metrics HTTP/1.0\r\n")
+        assert get(f"{root}/metrics")[0] == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_a_taken_port_is_told_in_one_line() -> None:
@@ -112,4 +156,4 @@ def test_a_taken_port_is_told_in_one_line() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(StartupError, match=f"can't listen on metrics port 127.0.0.1:{port}: .*in use"):
-            MetricsServer("127.0.0.1", port, CollectorRegistry())
+            MetricsServer("127.0.0.1", port, CollectorRegistry(), lambda _: None)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -92,6 +93,16 @@ class ServerProcess:
     def stop(self) -> int:
         self.signal(signal.SIGTERM)
         return self.wait()
+
+    def healthz(self, query: str = "") -> tuple[int, dict[str, str]]:
+        """What /healthz answers: the status, and the document."""
+        url = f"http://127.0.0.1:{self.metrics_port}/healthz{query}"
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as page:
+                return page.status, json.load(page)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
 
     def scrape(self) -> dict[str, float]:
         """/metrics, as {'name{label="value",...}': number} with the labels sorted."""

@@ -1,39 +1,39 @@
-"""Every prediction request of every gRPC service: counted, timed, and logged where it failed."""
+"""Every prediction request of every gRPC service: counted, timed, and told to the log and the traces."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import grpc
 
 from dropserve_models.errors import MemoryLimitError
 from dropserve_server.errors import LimitExceeded
-from dropserve_server.grpc.status import code_of, field_of
-from dropserve_server.logs import LOGGER
-from dropserve_server.metrics import MONTE_CARLO, UNKNOWN, Metrics, Mode
+from dropserve_server.grpc.outcome import Outcome
+from dropserve_server.grpc.request_log import RequestLog
+from dropserve_server.grpc.status import code_of
+from dropserve_server.grpc.wire import MAX_REQUEST_ID_BYTES
+from dropserve_server.metrics import MONTE_CARLO, Metrics, Mode
+from dropserve_server.predictor import PredictionJob
 from dropserve_server.repository import ServedModel
 
-log = logging.getLogger(LOGGER)
+if TYPE_CHECKING:
+    from dropserve_server.grpc.spans import Tracer
 
 # The caller's clock started before ours, so its cancellation may come a little before our deadline.
 _DEADLINE_SLACK_SECONDS = 0.02
-
-_LEVELS = {
-    grpc.StatusCode.INTERNAL: logging.ERROR,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: logging.WARNING,
-    grpc.StatusCode.UNAVAILABLE: logging.WARNING,
-}
 
 
 class Calls:
     """The requests being answered. For the event loop's thread."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, log: RequestLog | None = None, tracer: Tracer | None = None) -> None:
         self.metrics = metrics
+        self._log = log or RequestLog()
+        self._tracer = tracer
+        self.tells_answers = tracer is not None or self._log.answered_share > 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -56,6 +56,14 @@ class Calls:
         if not self.metrics.inflight:
             self._idle.set()
 
+    def tell(self, outcome: Outcome) -> None:
+        """Have a request traced, and logged where it failed or is among the logged share."""
+        trace = {} if self._tracer is None else self._tracer.record(outcome)
+        if outcome.code is not grpc.StatusCode.OK:
+            self._log.failed(outcome, trace)
+        elif self._log.picks():
+            self._log.answered(outcome, trace)
+
 
 class Call:
     """One request being answered; what it raises is recorded, and raised on.
@@ -64,9 +72,11 @@ class Call:
     ----------
     served : ServedModel or None
         Who answers, as soon as that is known.
+    job : PredictionJob or None
+        What was computed, as soon as it is.
     """
 
-    __slots__ = ("_calls", "_mode", "_request_id", "_seconds", "_started", "served")
+    __slots__ = ("_calls", "_mode", "_request_id", "_seconds", "_started", "job", "served")
 
     def __init__(self, calls: Calls, mode: Mode, request_id: str, seconds: float | None) -> None:
         self._calls = calls
@@ -74,6 +84,7 @@ class Call:
         self._request_id = request_id
         self._seconds = seconds
         self.served: ServedModel | None = None
+        self.job: PredictionJob | None = None
 
     def __enter__(self) -> Self:
         self._started = perf_counter()
@@ -84,43 +95,36 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._calls.left()
-        seconds = perf_counter() - self._started
+        finished = perf_counter()
         if error is not None:
-            self._failed(error, seconds)
+            self._failed(error, finished)
         elif self.served is not None:
             metrics = self.served.metrics
             handles = metrics.monte_carlo if self._mode is MONTE_CARLO else metrics.deterministic
             handles.answered.inc()
-            handles.duration.observe(seconds)
+            handles.duration.observe(finished - self._started)
+            if self._calls.tells_answers:
+                self._calls.tell(self._outcome(grpc.StatusCode.OK, finished))
 
-    def _failed(self, error: BaseException, seconds: float) -> None:
-        families = self._calls.metrics
-        model, version = (self.served.name, self.served.version) if self.served else (UNKNOWN, UNKNOWN)
+    def _failed(self, error: BaseException, finished: float) -> None:
         code = code_of(error)
+        seconds = finished - self._started
         if (
             code is grpc.StatusCode.CANCELLED
             and self._seconds is not None
             and seconds > self._seconds - _DEADLINE_SLACK_SECONDS
         ):
             code = grpc.StatusCode.DEADLINE_EXCEEDED
-        families.requests.labels(model, version, self._mode, code.name).inc()
-        families.request_duration.labels(model, self._mode).observe(seconds)
+        outcome = self._outcome(code, finished, error)
+        families = self._calls.metrics
+        families.requests.labels(outcome.model, outcome.version, self._mode, code.name).inc()
+        families.request_duration.labels(outcome.model, self._mode).observe(seconds)
         if isinstance(error, LimitExceeded | MemoryLimitError):
             reason = error.reason if isinstance(error, LimitExceeded) else "memory"
-            families.rejected.labels(model, reason).inc()
-        about = {
-            "code": code.name,
-            "model": model,
-            "version": version,
-            "mode": self._mode,
-            "request_id": self._request_id,
-            "field": field_of(error),
-            "reason": str(error),
-            "seconds": round(seconds, 4),
-        }
-        log.log(
-            _LEVELS.get(code, logging.INFO),
-            "request failed",
-            extra={name: value for name, value in about.items() if value != ""},
-            exc_info=error if code is grpc.StatusCode.INTERNAL else None,
-        )
+            families.rejected.labels(outcome.model, reason).inc()
+        self._calls.tell(outcome)
+
+    def _outcome(self, code: grpc.StatusCode, finished: float, error: BaseException | None = None) -> Outcome:
+        # Refused for its length, an id must not fill the log either.
+        request_id = self._request_id[:MAX_REQUEST_ID_BYTES]
+        return Outcome(code, self._mode, request_id, self._started, finished, self.served, self.job, error)

@@ -34,6 +34,11 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._serving[service] = serving
         self._notify()
 
+    def serving(self, service: str) -> bool | None:
+        """Whether `service` is serving; None for a name that is not known. Any thread may ask."""
+        serving = self._serving.get(service)
+        return None if serving is None else serving and not self._draining
+
     def drain(self) -> None:
         """Nothing is serving from now on."""
         self._draining = True
@@ -70,9 +75,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
 
     def _status(self, service: str) -> int:
-        if service not in self._serving:
-            return _UNKNOWN
-        return _SERVING if self._serving[service] and not self._draining else _NOT_SERVING
+        serving = self.serving(service)
+        return _UNKNOWN if serving is None else _SERVING if serving else _NOT_SERVING
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

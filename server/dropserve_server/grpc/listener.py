@@ -22,7 +22,10 @@ _HEALTH_SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_nam
 
 
 def listen(
-    settings: Settings, prediction: PredictionServicer, health: HealthServicer
+    settings: Settings,
+    prediction: PredictionServicer,
+    health: HealthServicer,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, int]:
     """A server bound to its port, not yet started, and that port.
 
@@ -31,7 +34,7 @@ def listen(
     StartupError
         The port can't be bound, or the certificate or its key can't be used.
     """
-    server = grpc.aio.server(options=_options(settings))
+    server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
     prediction_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     services: Sequence[str] = (PREDICTION_SERVICE, _HEALTH_SERVICE, reflection.SERVICE_NAME)

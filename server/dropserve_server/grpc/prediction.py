@@ -126,5 +126,5 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             options = None
             if mode is MONTE_CARLO:
                 options = wire.read_monte_carlo(request.monte_carlo, self._default_passes)
-            job = await self._predictor.predict(served, features, options, seconds)
+            call.job = job = await self._predictor.predict(served, features, options, seconds)
             return wire.write_answer(request.request_id, job)
