@@ -59,8 +59,8 @@ class Block:
         self._drawn: Tensors = ()
         self._masks: Masks | None = None
         self._names: tuple[str, ...] = ()
-        self._draw = Replayed(self._draw_masks, recorder)
-        self._run = Replayed(self._run_passes, recorder)
+        self._draw = Replayed(recorder)
+        self._run = Replayed(recorder)
 
     def draw(self, seeds: list[int], stratum: int, first: int) -> None:
         """Draw the masks that `run` uses from now on.
@@ -72,7 +72,7 @@ class Block:
             The numbers of the block's first stratum and first pass.
         """
         rows = [[signed(seed) for seed in seeds], [stratum] * len(seeds), [first] * len(seeds)]
-        self._draw(torch.tensor(rows).to(self._device))
+        self._draw(self._draw_masks, torch.tensor(rows).to(self._device))
 
     def run(self, boundary: Mapping[str, Tensor], shift: Tensor, fresh: Tensor) -> BlockSums:
         """Run the passes on a tile, and sum them up; the next tile's sums may take these sums' place.
@@ -85,7 +85,7 @@ class Block:
             See `add_up`.
         """
         self._names = tuple(boundary)
-        return BlockSums(*self._run(shift, fresh, *boundary.values()))
+        return BlockSums(*self._run(self._run_passes, shift, fresh, *boundary.values()))
 
     def _draw_masks(self, start: Tensor) -> Tensors:
         values = self._sampler(start)

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import torch
 
+from dropserve_models.errors import MemoryLimitError
 from dropserve_models.inference.deterministic import Session
 from dropserve_models.inference.device.engine import DeviceEngine
 from dropserve_models.inference.engine import Engine
@@ -45,7 +46,10 @@ def make_engine(
                 raise RuntimeError(f"torch {torch.__version__} finds no CUDA device")
             engine = DeviceEngine(program, prefix, classifier, memory_bytes, _DEVICE)
             engine.warm_up(probe)
-        except RuntimeError as error:  # torch's: a driver too old, no kernels for this device, out of memory
+        except (
+            RuntimeError,
+            MemoryLimitError,
+        ) as error:  # torch's: a driver too old, no kernels for a device
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             log.warning("Monte Carlo runs on the CPU, deterministic requests on CUDA: %s", reason)
         else:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dropserve_models.errors import MemoryLimitError
 from dropserve_models.inference.blocks import blocks
 from dropserve_models.inference.deterministic import Session
 from dropserve_models.inference.device.block import Block
@@ -84,7 +85,8 @@ class DeviceEngine:
         Raises
         ------
         MemoryLimitError
-            The samples asked for, or the work on a single tile, need more than `memory_bytes`.
+            The samples asked for, or the work on a single tile, need more than `memory_bytes`, or the device
+            has no room left.
         """
         rows = len(features)
         if self._exact(options) and not self._noise:
@@ -100,7 +102,8 @@ class DeviceEngine:
 
     def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:
         """See `Engine.together`: small requests without a seed."""
-        return None if options.seed is not None or options.adaptive or rows >= JOINED_ROWS else options
+        alone = options.seed is not None or options.adaptive or rows >= JOINED_ROWS
+        return None if alone or not self._tiling.joins else options
 
     def run_together(self, features: Sequence[FloatArray], options: MonteCarloOptions) -> list[Prediction]:
         """Several requests for which `together` gave the same, each with masks of its own."""
@@ -228,8 +231,14 @@ class DeviceEngine:
     def _computing(self) -> Iterator[None]:
         """The device to oneself, and its work in order: what is recorded shares memory."""
         stream = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
-        with self._lock, torch.inference_mode(), stream:
-            yield
+        try:
+            with self._lock, torch.inference_mode(), stream:
+                yield
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0]
+            raise MemoryLimitError(
+                f"the device has too little memory left for this request: {reason}"
+            ) from error
 
 
 def _padded(features: FloatArray, multiple: int) -> FloatArray:

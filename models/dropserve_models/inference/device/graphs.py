@@ -62,29 +62,30 @@ class Replayed:
 
     The first call has warmed it up, as libraries need before they can be recorded; and a shape that never
     comes again is not worth recording.
-
-    Parameters
-    ----------
-    function : callable
-        Of tensors, to tensors. Whatever else it reads or writes must stay where it is in memory.
     """
 
-    def __init__(self, function: Callable[..., Tensors], recorder: Recorder) -> None:
-        self._function = function
+    def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._warm = False
         self._recorded: tuple[Tensors, Callable[[], None]] | None = None
         self._inputs: Sequence[Tensor] = ()
 
-    def __call__(self, *inputs: Tensor) -> Tensors:
-        """The function's results. The next call may overwrite them."""
+    def __call__(self, function: Callable[..., Tensors], *inputs: Tensor) -> Tensors:
+        """The function's results. The next call may overwrite them.
+
+        Parameters
+        ----------
+        function : callable
+            The same each time. What it reads and writes beside its inputs must stay where it is in memory.
+        """
         if self._recorded is None and self._warm:
             own = [given.clone() for given in inputs]
-            self._recorded = self._recorder(lambda: self._function(*own))
+            self._recorded = self._recorder(lambda: function(*own))
             self._inputs = own
-        self._warm = True
         if self._recorded is None:
-            return self._function(*inputs)
+            outputs = function(*inputs)
+            self._warm = True
+            return outputs
         outputs, replay = self._recorded
         for recorded, given in zip(self._inputs, inputs, strict=True):
             recorded.copy_(given)

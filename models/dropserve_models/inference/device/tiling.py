@@ -86,6 +86,11 @@ class Tiling:
         fitting = limit // self._per_pass(tile, seeds) // STRATUM * STRATUM
         return min(max(STRATUM, fitting), MAX_PASSES)
 
+    @property
+    def joins(self) -> bool:
+        """Whether a tile of rows that have masks of their own fits."""
+        return _LAST_STRATUM * self._per_pass(JOINED_ROWS, JOINED_ROWS) <= self._memory // 2
+
     def _part(self, tile: int, options: MonteCarloOptions) -> int:
         """Rows whose prefix, sums and samples fit beside a block; a multiple of the tile."""
         return (self._memory - self._needed(tile, options)) // self._per_row(options) // tile * tile

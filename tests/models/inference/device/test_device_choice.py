@@ -19,10 +19,10 @@ DATA = mlp([6, 8, 2], [0.2, 0.5], last="Softmax").onnx()
 FEATURES: Array = np.ones((4, 6), np.float32)
 
 
-def chosen(provider: str) -> AnyEngine:
+def chosen(provider: str, memory_bytes: int = 2**28) -> AnyEngine:
     blueprint = blueprint_of(DATA)
     assert blueprint.program is not None
-    return make_engine(blueprint.program, blueprint.prefix, True, 2**28, provider, FEATURES)
+    return make_engine(blueprint.program, blueprint.prefix, True, memory_bytes, provider, FEATURES)
 
 
 def test_on_the_cpu_it_is_the_engine_of_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
@@ -53,6 +53,10 @@ def test_with_cuda_it_is_tried_out_first(
     engine = chosen("CUDAExecutionProvider")
     assert isinstance(engine, DeviceEngine)
     assert not caplog.records
+
+    assert isinstance(chosen("CUDAExecutionProvider", memory_bytes=10_000), Engine)
+    assert "a request may use 10,000" in caplog.records[0].message
+    caplog.clear()
 
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...")

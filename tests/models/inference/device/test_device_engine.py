@@ -10,11 +10,13 @@ from functools import cache
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dropserve_models.errors import MemoryLimitError
 from dropserve_models.inference.device.engine import DeviceEngine
+from dropserve_models.inference.device.runner import DeviceRunner
 from dropserve_models.inference.engine import Engine
 from dropserve_models.prediction import MonteCarloOptions, Prediction
 from support.devices import FakeGraphs, device_engine_of
@@ -304,6 +306,25 @@ def test_a_request_that_does_not_fit_is_refused(options: MonteCarloOptions) -> N
     assert answered
     assert refusals
     assert "a request may use 1,048,576" in refusals[0]
+
+
+def test_a_device_without_room_refuses_the_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nOf the allocated ...")
+
+    name, options = "30-64-64-2", OPTIONS["integrated"]
+    ours = device_engine_of(NETWORKS[name][0])
+    with monkeypatch.context() as patch:
+        patch.setattr(DeviceRunner, "run", fail)
+        with pytest.raises(MemoryLimitError, match=r"too little memory left .* Tried to allocate 2.00 GiB.$"):
+            ours.run(features(name), options)
+    assert same_bytes(ours.run(features(name), options), device_engine(name).run(features(name), options))
+
+
+def test_masks_of_wide_layers_are_not_drawn_row_by_row() -> None:
+    wide = mlp([4, 9000, 1], [0.0, 0.5], last="Sigmoid").onnx()
+    assert device_engine_of(wide).together(1, MonteCarloOptions(50)) is None
+    assert device_engine("10-100-100-1").together(1, MonteCarloOptions(50)) is not None
 
 
 def test_samples_alone_beyond_the_limit_are_refused() -> None:
