@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from benchmarks.engine import accuracy, figures, memory, speed
+from benchmarks.engine import accuracy, figures, gpu, memory, speed
 from benchmarks.engine.accuracy import Accuracy
 from benchmarks.engine.subjects import Subject, prepare
 from benchmarks.networks import LARGE, REGRESSION, SMALL, Network
@@ -26,6 +26,7 @@ ROWS = {LARGE: (1, 32, 256), SMALL: (1, 256), REGRESSION: (1, 256)}
 MANY_ROWS = 256
 """Where the cost of an accuracy and the share of the peak are taken."""
 MEMORY_BYTES = 128 * 2**20
+GPU_ROWS = (4096, 65_536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             for subject in subjects
             for rows in ROWS[subject.network]
         }
+        on_gpu = {
+            (subject.network, rows): gpu.measure(subject, rows, PASSES, effort.rounds, effort.seconds)
+            for subject in subjects
+            for rows in GPU_ROWS
+            if gpu.available()
+        }
         folders = {subject.network: subject.folder for subject in subjects}
         taken = {
             (network, rows, passes): memory.measure(
@@ -97,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         figures.add_accuracy(report, network, PASSES, accurate)
     for (network, rows, passes), request in taken.items():
         figures.add_memory(report, network, rows, passes, MEMORY_BYTES, request)
-    print(f"{options.threads} threads. No cases on a GPU.\n")
+    for (network, rows), seen in on_gpu.items():
+        figures.add_gpu(report, network, rows, PASSES, seen)
+    print(f"{options.threads} threads. {'Cases on a GPU, too.' if on_gpu else 'No cases on a GPU.'}\n")
     report.finish(options.json)
     return 0
 

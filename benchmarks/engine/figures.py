@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 from benchmarks.engine.accuracy import Accuracy
+from benchmarks.engine.gpu import OnGpu, multiplications
 from benchmarks.engine.memory import Taken
 from benchmarks.engine.speed import (
     INDEPENDENT,
@@ -36,15 +37,30 @@ def add_accuracy(report: Report, network: Network, passes: int, found: Accuracy)
         report.add(default, f"passes to that error of the {moment}", needed, "passes")
 
 
-def add_speed(report: Report, network: Network, rows: int, passes: int, times: Times) -> None:
-    """What a call takes, ours against every other."""
-    add = _Timed(report, network, rows, times)
+def add_speed(
+    report: Report, network: Network, rows: int, passes: int, times: Times, where: str = ""
+) -> None:
+    """What a call takes, ours against every other; `where` is put before the case."""
+    add = _Timed(report, network, rows, times, where)
     loop = add(LOOP)
-    repeated = add(REPEATED, against=loop)
+    repeated = add(REPEATED, against=loop) if REPEATED in times else None
     add(POINT, against=loop)
     for case in (INDEPENDENT, ours(passes)):
         add(case, against=loop)
-        add(case, against=repeated)
+        if repeated is not None:
+            add(case, against=repeated)
+
+
+def add_gpu(report: Report, network: Network, rows: int, passes: int, found: OnGpu) -> None:
+    """What a call takes on a GPU, which part of a matrix product's speed that is, and parity with the CPU."""
+    add_speed(report, network, rows, passes, found.times, "GPU, ")
+    add = _Timed(report, network, rows, found.times, "GPU, ")
+    report.add(add.name(PRODUCT), "GEMM peak", [2e-9 * found.peak], "GFLOP/s")
+    everything = multiplications(network, rows, passes)
+    share = [100 * everything / time / found.peak for time in found.times[INDEPENDENT]]
+    report.add(add.name(INDEPENDENT), "all multiplications, of the GEMM peak", share, "%")
+    difference = f"difference from the CPU, same seed, on {found.device}"
+    report.add(add.name(ours(passes)), difference, [found.difference], "")
 
 
 def add_cost_of_accuracy(
@@ -98,9 +114,9 @@ def passes_for(needed: Sequence[int]) -> int:
 class _Timed:
     """Adds the times of one network and number of rows."""
 
-    def __init__(self, report: Report, network: Network, rows: int, times: Times) -> None:
+    def __init__(self, report: Report, network: Network, rows: int, times: Times, where: str = "") -> None:
         self._report = report
-        self._prefix = f"{network.name}, {rows} {'row' if rows == 1 else 'rows'}"
+        self._prefix = f"{where}{network.name}, {rows} {'row' if rows == 1 else 'rows'}"
         self._times = times
 
     def name(self, case: str) -> str:

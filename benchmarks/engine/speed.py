@@ -74,7 +74,7 @@ def measure(
         **{ours(n): default(n) for n in models},
         PRODUCT: lambda: torch.mm(square, square),
     }
-    return interleave({name: _timed(call, seconds) for name, call in calls.items()}, rounds)
+    return interleave({name: timed(call, seconds) for name, call in calls.items()}, rounds)
 
 
 def multiplications_left(network: Network, rows: int, passes: int) -> float:
@@ -90,7 +90,7 @@ def multiplications_left(network: Network, rows: int, passes: int) -> float:
     return rows * (once + passes * often)
 
 
-def _timed(call: Callable[[], object], seconds: float) -> Callable[[], float]:
+def timed(call: Callable[[], object], seconds: float) -> Callable[[], float]:
     """Warm a call up; the result measures the mean time of a call."""
     count, start = 0, perf_counter()
     call()

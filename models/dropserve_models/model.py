@@ -26,7 +26,7 @@ from dropserve_models.prediction import (
 )
 
 if TYPE_CHECKING:
-    from dropserve_models.inference.engine import Engine
+    from dropserve_models.inference.device.choice import AnyEngine
 
 DEFAULT_MEMORY_BYTES = 256 * 2**20
 MAX_DIFFERENCE = 1e-4
@@ -48,7 +48,7 @@ class Model:
         self._memory_bytes = memory_bytes
         self._classifier = self.info.task != "regression"
         self._lock = threading.Lock()
-        self._engine: Engine | None = None
+        self._engine: AnyEngine | None = None
         self._unavailable = blueprint.monte_carlo_unavailable
 
     @property
@@ -65,6 +65,11 @@ class Model:
             The model can't be run with dropout on, or the engine differs from ONNX Runtime.
         """
         self._prepared()
+
+    @property
+    def monte_carlo_device(self) -> str | None:
+        """Where Monte Carlo requests are computed, "cpu" or "cuda:0"; None before the first is prepared."""
+        return None if self._engine is None else str(self._engine.device)
 
     def predict(
         self,
@@ -155,21 +160,28 @@ class Model:
             mean = np.hstack([1.0 - mean, mean])
         return Prediction(mean, aleatoric_variance=noise[0].reshape(mean.shape) if noise else None)
 
-    def _prepared(self) -> Engine:
+    def _prepared(self) -> AnyEngine:
         if self._engine is None:
             with self._lock:
                 if self._engine is None:
                     self._engine = self._build()
         return self._engine
 
-    def _build(self) -> Engine:
-        from dropserve_models.inference.engine import Engine
+    def _build(self) -> AnyEngine:
+        from dropserve_models.inference.device.choice import make_engine
 
         program = self._blueprint.program
         if program is None or self._unavailable is not None:
             raise MonteCarloUnavailable(self._refusal(cast(str, self._unavailable)))
-        engine = Engine(program, self._blueprint.prefix, self._classifier, self._memory_bytes)
         probe = np.random.default_rng(0).standard_normal((32, len(self.info.feature_names)), np.float32)
+        engine = make_engine(
+            program,
+            self._blueprint.prefix,
+            self._classifier,
+            self._memory_bytes,
+            self.info.provider,
+            probe,
+        )
         expected = self._blueprint.session.run(probe, self._blueprint.heads)
         for ours, theirs in zip(engine.evaluate(probe), expected, strict=True):
             difference = float(
@@ -239,7 +251,7 @@ def load(
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
-        Where ONNX Runtime computes. auto: CUDA where it is there, else the CPU.
+        Where ONNX Runtime computes, and Monte Carlo with it. auto: CUDA where it is there, else the CPU.
     threads : int, optional
         Of ONNX Runtime. None: as many as the cores this process may use.
     memory_bytes : int

@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from dropserve_models.artifact import Artifact
 from dropserve_models.inference.blueprint import Blueprint, draw_up
+from dropserve_models.inference.deterministic import Device
 from dropserve_models.inference.engine import Engine
 from dropserve_models.model import DEFAULT_MEMORY_BYTES, Model
 
 Array = NDArray[np.float32]
 
 
-def blueprint_of(data: bytes) -> Blueprint:
+def blueprint_of(data: bytes, device: Device = "cpu") -> Blueprint:
     """What `load` reads off an artifact that is model.onnx alone."""
-    return draw_up(Artifact(Path("memory/model/1"), "model", 1, data, None), "cpu", 1)
+    return draw_up(Artifact(Path("memory/model/1"), "model", 1, data, None), device, 1)
 
 
 def model_of(data: bytes, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> Model:

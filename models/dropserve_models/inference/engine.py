@@ -61,6 +61,7 @@ class Engine:
         self._prefix = prefix
         self._classifier = classifier
         self._memory = memory_bytes
+        self.device = torch.device("cpu")
         self._runner = Runner(program, self.plan)
         self._workspace = Workspace(program, self.plan)
         self._bank = MaskBank(BANK_BYTES)

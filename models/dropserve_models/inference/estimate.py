@@ -50,6 +50,23 @@ class Moments(NamedTuple):
     of_variance: Wide | None
 
 
+class Totals(NamedTuple):
+    """Sums over all passes of some rows, made elsewhere; see `Estimate.replace`.
+
+    `shift` [outputs, rows] and `powers` [5, outputs, rows] are those of `Estimate.add`; `noise`
+    [outputs, rows] is summed over the passes, `entropy` [rows] over the draws. The counts are those of
+    every row.
+    """
+
+    shift: FloatArray
+    powers: Wide
+    noise: Wide | None
+    entropy: Wide | None
+    passes: int
+    strata: int
+    draws: int
+
+
 class Estimate:
     """Accumulates blocks of passes over the rows of a request.
 
@@ -146,6 +163,19 @@ class Estimate:
         terms = probabilities.clamp_min(float(_TINY)).log_().mul_(probabilities)
         total: NDArray[np.float32] = self._sum(self._sum(terms, 0), 0).neg().numpy()
         return total
+
+    def replace(self, rows: Rows, totals: Totals) -> None:
+        """Replace what is known of some rows by sums made elsewhere, on another device say."""
+        self._shift[:, rows] = totals.shift
+        self._powers[:, :, rows] = totals.powers
+        if self._noise is not None:
+            self._noise[:, rows] = totals.noise
+        if self._entropy is not None:
+            self._entropy[rows] = totals.entropy
+        self._passes[rows] = totals.passes
+        self._strata[rows] = totals.strata
+        self._draws[rows] = totals.draws
+        self._noise_draws[rows] = totals.passes
 
     def moments(self, rows: Rows = slice(None)) -> Moments:
         """The moments of the passes added, at least one."""

@@ -22,8 +22,10 @@ STRATUM = 10
 """Passes in a stratum. Rates that are multiples of 1/10 are met exactly; more, smaller strata give the
 standard error more degrees of freedom, fewer, larger ones leave less of the units' interactions."""
 
-_DRAWS_PER_COUNT = 8  # a Philox4x64 counter value yields four 64-bit words: eight draws of 32 bits
-_JITTER = 1 << 32  # sets the jitter stream of a site apart from its keys
+DRAWS_PER_COUNT = 8
+"""A Philox4x64 counter value yields four 64-bit words: eight draws of 32 bits."""
+JITTER = 1 << 32
+"""Sets the jitter stream of a site apart from its keys."""
 
 
 def fresh_seed() -> int:
@@ -74,7 +76,7 @@ def dropped(
     if groups[0][0] == 1:
         return keys < np.uint32(min(round(rate * 2**32), 2**32 - 1))
     strata_count = sum(count for _, count in groups)
-    jitter = _draws(seed, site | _JITTER, first_stratum, strata_count, units) * 2.0**-32
+    jitter = _draws(seed, site | JITTER, first_stratum, strata_count, units) * 2.0**-32
     result = np.empty((passes, units), np.bool_)
     start = stratum = 0
     for size, count in groups:
@@ -90,7 +92,7 @@ def dropped(
 
 def _draws(seed: int, stream: int, first: int, count: int, units: int) -> NDArray[np.uint32]:
     """32 random bits for each of `units` units at each of `count` consecutive places of a stream."""
-    counts = -(-units // _DRAWS_PER_COUNT)
+    counts = -(-units // DRAWS_PER_COUNT)
     generator = np.random.Philox(key=seed | (stream << 64), counter=first * counts)
-    words = generator.random_raw(count * counts * (_DRAWS_PER_COUNT // 2))
-    return words.view(np.uint32).reshape(count, counts * _DRAWS_PER_COUNT)[:, :units]
+    words = generator.random_raw(count * counts * (DRAWS_PER_COUNT // 2))
+    return words.view(np.uint32).reshape(count, counts * DRAWS_PER_COUNT)[:, :units]

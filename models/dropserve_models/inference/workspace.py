@@ -43,8 +43,8 @@ class Workspace:
         self._plan = plan
         # When thinning, a linear layer reads past its Dropout, and no dropped value is ever there.
         self._live = {
-            False: _live_widths(program, plan.tail, set()),
-            True: _live_widths(program, plan.tail, {drop.out for drop in plan.fused.values()}),
+            False: live_widths(program, plan.tail, set()),
+            True: live_widths(program, plan.tail, {drop.out for drop in plan.fused.values()}),
         }
         weights = sum(layers[name].size for name in plan.fused)
         tail = sum(layers[name].size for name, drop in plan.fused.items() if drop.site == plan.tail)
@@ -67,11 +67,7 @@ class Workspace:
         """
         per_row = 8 * self._boundary + _ACCUMULATED * self._outputs
         samples = 4 * self._outputs * options.passes
-        if options.return_samples and samples * rows > memory_bytes:
-            raise MemoryLimitError(
-                f"{options.passes} samples of {rows} rows take {samples * rows:,} bytes, and a request "
-                f"may use {memory_bytes:,}; ask for fewer rows or passes, or for quantiles"
-            )
+        check_samples(self._outputs, rows, options, memory_bytes)
         if options.quantiles or options.return_samples:
             per_row += 4 * samples  # as computed, put together, sorted, and transposed
         chunk = max(CACHE_BYTES, ROW_MULTIPLE * self._per_row(options, thinned=False))
@@ -102,7 +98,17 @@ class Workspace:
         return at_once * (4 * max(body, draws * tail) + _SUMMARISED * draws * self._outputs)
 
 
-def _live_widths(program: Program, tail: int, skipped: set[str]) -> tuple[int, int]:
+def check_samples(outputs: int, rows: int, options: MonteCarloOptions, memory_bytes: int) -> None:
+    """Raise MemoryLimitError where the samples asked for take more than the limit."""
+    samples = 4 * outputs * options.passes * rows
+    if options.return_samples and samples > memory_bytes:
+        raise MemoryLimitError(
+            f"{options.passes} samples of {rows} rows take {samples:,} bytes, and a request "
+            f"may use {memory_bytes:,}; ask for fewer rows or passes, or for quantiles"
+        )
+
+
+def live_widths(program: Program, tail: int, skipped: set[str]) -> tuple[int, int]:
     """The most units alive at once before the tail's Dropout, and from it on; `skipped` are never made."""
     last_read = {name: number for number, step in enumerate(program.steps) for name in arguments(step)}
     alive = {name: program.widths[name] for name in program.boundary}
