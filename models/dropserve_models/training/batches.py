@@ -77,23 +77,24 @@ class Batches:
     def _set_places(self) -> None:
         counts = np.array([len(rows) for rows in self._rows])
         borders = _borders(counts, self.steps)
-        self._places: list[Index] = []  # in each member's permutation, [members, width]
+        self._longest = int(counts.max())
+        first = self._longest * np.arange(len(counts))[:, None]
+        self._places: list[Index] = []  # in all members' permutations, one after the other, [members * width]
         self._weights: list[Tensor | None] = []
         for step, width in enumerate(self._widths):
             columns = np.arange(width)
             filled = columns < (borders[:, step + 1] - borders[:, step])[:, None]
-            self._places.append(np.where(filled, borders[:, step, None] + columns, 0))
+            self._places.append((first + np.where(filled, borders[:, step, None] + columns, 0)).ravel())
             weights = torch.from_numpy(filled.astype(np.float32)).to(self._device)
             self._weights.append(None if filled.all() else weights)
 
     def epoch(self) -> Iterator[Batch]:
         """The steps of the next epoch."""
-        shuffled = np.zeros((len(self._rows), max(map(len, self._rows))), np.intp)
+        shuffled = np.zeros((len(self._rows), self._longest), np.intp)
         for member, (rows, source) in enumerate(zip(self._rows, self._sources, strict=True)):
             shuffled[member, : len(rows)] = source.permutation(rows)
         for places, weights in zip(self._places, self._weights, strict=True):
-            chosen = np.take_along_axis(shuffled, places, axis=1).ravel()
-            yield Batch(torch.from_numpy(chosen).to(self._device), weights)
+            yield Batch(torch.from_numpy(shuffled.take(places)).to(self._device), weights)
 
     def select(self, members: Sequence[int]) -> None:
         """Go on with some of the members only, in the same steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -125,15 +126,15 @@ class _Run:
     def epoch(self) -> dict[int, Epoch]:
         """Train and validate once; the members that end of themselves have left."""
         losses, rates = self.fleet.train_epoch()
+        validation = self.fleet.validate() if self.fleet.validates else None
         self._done += 1
-        validation = zip(*self.fleet.validate(), strict=True) if self.fleet.validates else None
         epochs: dict[int, Epoch] = {}
         better, ended = [], set()
         for place, number in enumerate(self.fleet.numbers):
-            held_out = next(validation) if validation is not None else (None, None)
-            epoch = Epoch(self._done, float(rates[place]), float(losses[place]), *map(_float, held_out))
+            held_out = (None, None) if validation is None else (validation[0][place], validation[1][place])
+            epoch = Epoch(self._done, rates[place], losses[place], *held_out)
             history = self.histories[number]
-            if not np.isfinite(epoch.loss) or not np.isfinite(epoch.validation_loss or 0.0):
+            if not math.isfinite(epoch.loss) or not math.isfinite(epoch.validation_loss or 0.0):
                 history.diverged = epoch.number
                 ended.add(number)
                 continue
@@ -144,7 +145,9 @@ class _Run:
                 better.append(place)
             elif epoch.number - (history.best or epoch).number >= self._members[number].config.patience:
                 ended.add(number)
-        if better:
+        if len(better) == len(self.kept):
+            self.kept.copy_(self.fleet.network.parameters)
+        elif better:
             numbers = [self.fleet.numbers[place] for place in better]
             self.kept[numbers] = self.fleet.network.parameters[better]
         self.leave(ended)
@@ -199,7 +202,3 @@ def _improves(best: Epoch | None, epoch: Epoch) -> bool:
     if best is None or best.validation_loss is None or epoch.validation_loss is None:
         return True
     return epoch.validation_loss < best.validation_loss
-
-
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)

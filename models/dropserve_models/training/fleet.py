@@ -20,7 +20,6 @@ from dropserve_models.training.network import Network, Tape
 from dropserve_models.training.optimisers import make_optimiser
 from dropserve_models.training.randomness import derive
 from dropserve_models.training.schedules import Schedule
-from dropserve_models.training.table import Doubles
 
 MEMBER_OPTIONS = frozenset(
     {"input_drop", "hidden_drop", "max_norm", "weight_decay", "learning_rate", "label_smoothing", "patience"}
@@ -152,12 +151,12 @@ class Fleet:
         weights = self._class_weights.gather(1, y)
         return weights if places is None else weights * places
 
-    def train_epoch(self) -> tuple[Doubles, Doubles]:
+    def train_epoch(self) -> tuple[list[float], list[float]]:
         """One pass over the training examples.
 
         Returns
         -------
-        losses, learning_rates : ndarray [members]
+        losses, learning_rates : list of float
             With dropout on; the rates of the last step.
         """
         totals = torch.zeros(2, len(self.members), device=self._device)
@@ -168,7 +167,7 @@ class Fleet:
             totals[0] += loss * share
             totals[1] += share
         self._epochs += 1
-        return _doubles(totals[0] / totals[1]), _doubles(rates[:, 0])
+        return (totals[0] / totals[1]).tolist(), rates[:, 0].tolist()
 
     def _step(self, batch: Batch, rates: Tensor) -> tuple[Tensor, Tensor | float]:
         members = len(self.members)
@@ -183,13 +182,13 @@ class Fleet:
             self.network.limit_norms(self._max_norms)
         return loss, float(x.shape[1]) if share is None else share
 
-    def validate(self) -> tuple[Doubles, Doubles]:
-        """Losses and scores on the validation examples, without dropout, each [members]."""
+    def validate(self) -> tuple[list[float], list[float]]:
+        """Losses and scores of every member on its validation examples, without dropout."""
         x, y = self._held_out
         outputs = self.network.evaluate(x)
-        losses = _doubles(self.objective.loss(outputs, y, self._held_out_weights))
-        self._schedule.observe(losses)
-        return losses, _doubles(self.objective.score(outputs, y, self._held_out_parts))
+        losses: list[float] = self.objective.loss(outputs, y, self._held_out_weights).tolist()
+        self._schedule.observe(np.array(losses))
+        return losses, self.objective.score(outputs, y, self._held_out_parts).tolist()
 
     def select(self, places: Sequence[int]) -> None:
         """Go on with some of the members only, given by their places among those still in training."""
@@ -237,7 +236,3 @@ def _parts(weights: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     sums = weights.sum(dim=1)
     # A member with fewer examples than steps has none in some: nothing to learn there.
     return weights / sums.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1), sums
-
-
-def _doubles(values: Tensor) -> Doubles:
-    return values.double().cpu().numpy()
