@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dropserve_models.training.crossvalidate import CrossValidation
     from dropserve_models.training.trainer import Outcome
 
 _PREFIX = "dropserve train:"
@@ -36,7 +37,13 @@ _OPTIONS = (
     ("batch-size", "N", "rows a step (default: 64)"),
     ("epochs", "N", "most passes over the training rows (default: 200)"),
     ("patience", "N", "stop after N epochs without a better validation loss (default: 50)"),
-    ("validation", "F", "fraction of the rows held out (default: 0.2)"),
+    ("label-smoothing", "S", "of classifiers: part of each label spread over all classes (default: 0.0)"),
+    (
+        "class-weights",
+        "W[,W...]",
+        "of classifiers: none, balanced, or one for each class (default: none)",
+    ),
+    ("validation", "F", "fraction of the rows held out; 0 to learn from all of them (default: 0.2)"),
     ("seed", "N", "the same seed gives the same weights (default: 0)"),
 )
 
@@ -70,6 +77,25 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--config", metavar="FILE.toml", help="training options from a file; flags win over it"
     )
+    run_options = parser.add_argument_group("the run")
+    run_options.add_argument(
+        "--cv",
+        type=int,
+        default=0,
+        metavar="K",
+        help="measure the recipe by K-fold cross-validation before the model is trained on all rows",
+    )
+    run_options.add_argument(
+        "--repeats", type=int, default=1, metavar="R", help="of the cross-validation (default: 1)"
+    )
+    run_options.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep the state of the run there; the same command, run again after a kill, goes on from it",
+    )
+    run_options.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: auto)"
+    )
     options = parser.add_argument_group("training options")
     for name, metavar, text in _OPTIONS:
         # Values are kept as text: the configuration checks flags and files alike, in one line each.
@@ -91,7 +117,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         return _train(args)
     except KeyboardInterrupt:
-        print(f"{_PREFIX} interrupted; nothing was published", file=sys.stderr)
+        hint = "; run the same command again to go on" if args.checkpoint else ""
+        print(f"{_PREFIX} interrupted; nothing was published{hint}", file=sys.stderr)
         return 130
 
 
@@ -99,7 +126,7 @@ def _train(args: argparse.Namespace) -> int:
     # Read once, when torch is loaded: its threads then sleep instead of spin while they wait for each
     # other, which on a busy machine makes a step ten times faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from dropserve_models.errors import ConfigError, DataError, ModelsError
+    from dropserve_models.errors import CheckpointError, ConfigError, DataError, DeviceError, ModelsError
     from dropserve_models.training.config import TrainingConfig, read_toml
     from dropserve_models.training.trainer import Job, train
 
@@ -116,9 +143,13 @@ def _train(args: argparse.Namespace) -> int:
             targets=_targets(args.target),
             header=not args.no_header,
             config=TrainingConfig.from_mapping(options),
+            folds=args.cv,
+            repeats=args.repeats,
+            checkpoint=Path(args.checkpoint) if args.checkpoint else None,
+            device=args.device,
         )
         outcome = train(job, terminal=sys.stderr, warn=warn)
-    except (DataError, ConfigError) as error:
+    except (DataError, ConfigError, DeviceError, CheckpointError) as error:
         print(f"{_PREFIX} {error}", file=sys.stderr)
         return 2
     except ModelsError as error:
@@ -142,14 +173,30 @@ def _summary(args: argparse.Namespace, outcome: Outcome) -> str:
     names = ", ".join(goal.output_names[:10]) + (", ..." if len(goal.output_names) > 10 else "")
     kept = f"; kept epoch {history.best.number}" if history.best else ""
     figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in outcome.metrics.items())
+    held_out = f"{len(outcome.split.validation)} rows: {figures}" if figures else "no rows were held out"
     rows, features = outcome.table.features.shape
-    return "\n".join(
-        (
-            f"data        {args.data}: {rows} rows, {features} features",
-            f"task        {goal.task} ({names}): {goal.reason}",
-            f"trained     {len(history.epochs)} epochs in {outcome.seconds:.1f} s{kept}",
-            f"validation  {len(outcome.split.validation)} rows: {figures}",
-            f"published   {outcome.folder}",
-            f"next        dropserve serve --repository {args.repository}",
-        )
-    )
+    lines = [
+        f"data        {args.data}: {rows} rows, {features} features",
+        f"task        {goal.task} ({names}): {goal.reason}",
+        f"trained     {len(history.epochs)} epochs in {outcome.seconds:.1f} s{kept}",
+        f"validation  {held_out}",
+        f"published   {outcome.folder}",
+        f"next        dropserve serve --repository {args.repository}",
+    ]
+    if outcome.cross_validation is not None:
+        lines[2:2] = _cross_validation(outcome.cross_validation, outcome.cross_validation_seconds)
+    return "\n".join(lines)
+
+
+def _cross_validation(found: CrossValidation, seconds: float) -> list[str]:
+    repeats = f" x {found.repeats} repeats" if found.repeats > 1 else ""
+    lines = [f"cross-validation: {found.folds} folds{repeats} in {seconds:.1f} s"]
+    table: list[tuple[str, ...]] = [("", "mean", "s.e.", "sd of folds", "sd of repeats")]
+    for name, figure in found.figures().items():
+        values = (figure.mean, figure.standard_error, figure.fold_std, figure.repeat_std)
+        shown = ("-" if value is None else f"{value:.4f}" for value in values)
+        table.append((name.replace("_", " "), *shown))
+    width = max(len(row[0]) for row in table)
+    for name, *cells in table:
+        lines.append(f"  {name:{width}}" + "".join(f"  {cell:>13}" for cell in cells))
+    return lines

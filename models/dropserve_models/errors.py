@@ -5,6 +5,7 @@
     ModelsError                   every error of this package
     ├── DataError                 the data file can't be trained on or predicted from
     ├── ConfigError               a training option is out of range or contradicts another
+    ├── CheckpointError           a checkpoint can't be read or written, or is of another run
     ├── ArtifactError             the artifact on disk is missing, damaged or refused
     ├── ExportError               the exported graph does not compute what was trained
     ├── InputError                features or options handed to ``predict`` are wrong
@@ -28,6 +29,10 @@ class DataError(ModelsError):
 
 class ConfigError(ModelsError):
     """A training option is out of range or contradicts another."""
+
+
+class CheckpointError(ModelsError):
+    """A checkpoint of a training run is damaged, of another run, or can't be written."""
 
 
 class ArtifactError(ModelsError):

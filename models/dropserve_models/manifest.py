@@ -27,6 +27,27 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
+class FigureRecord(_Record):
+    """A metric over the folds of a cross-validation."""
+
+    mean: float
+    standard_error: float | None
+    """Of the mean, corrected for the rows that folds share (Nadeau & Bengio 2003)."""
+    fold_std: float | None
+    """Standard deviation of all folds."""
+    repeat_std: float | None
+    """Standard deviation of the repeats' means; null for a single repeat."""
+
+
+class CrossValidationRecord(_Record):
+    """How good the same recipe was on rows left out; the model itself has learned from all rows."""
+
+    folds: Annotated[int, Field(ge=2)]
+    repeats: Annotated[int, Field(ge=1)]
+    figures: dict[str, FigureRecord]
+    """By metric."""
+
+
 class TrainingRecord(_Record):
     """How a model came to be: enough to train it again and get the same weights."""
 
@@ -41,6 +62,8 @@ class TrainingRecord(_Record):
     """On the validation part, deterministic, computed by ONNX Runtime from the exported graph."""
     config: dict[str, JsonValue]
     """Every training option, as it was in effect."""
+    cross_validation: CrossValidationRecord | None = None
+    """Where one was asked for."""
 
 
 class Manifest(_Record):

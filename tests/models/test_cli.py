@@ -52,6 +52,25 @@ def test_a_run_says_what_it_did(sonar_like: Path, tmp_path: Path, capsys: pytest
     assert said["next"] == f"dropserve serve --repository {repository}"
 
 
+def test_a_cross_validation_is_a_table(
+    sonar_like: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = run(
+        "--data", str(sonar_like), "--no-header", "--target", "-1", "--name", "sonar", "--cv", "4",
+        "--repeats", "2", "--validation", "0", "--repository", str(tmp_path / "repository"), *FAST,
+    )  # fmt: skip
+    out, err = capsys.readouterr()
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("cross-validation: "))
+    assert lines[start].startswith("cross-validation: 4 folds x 2 repeats in ")
+    assert lines[start + 1].split() == ["mean", "s.e.", "sd", "of", "folds", "sd", "of", "repeats"]
+    assert [line.split()[0] for line in lines[start + 2 : start + 5]] == ["accuracy", "log", "majority"]
+    assert len({len(line) for line in lines[start + 1 : start + 5]}) == 1
+    assert all(0.0 <= float(value) <= 1.0 for value in lines[start + 2].split()[1:])
+    assert "validation  no rows were held out" in lines
+
+
 def test_the_options_are_those_of_the_configuration() -> None:
     names = {name.replace("-", "_") for name, _, _ in cli._OPTIONS} | {"nesterov"}
     assert names == set(TrainingConfig.model_fields)
@@ -96,7 +115,7 @@ def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "fit_pipeline", interrupted)
+    monkeypatch.setattr(trainer, "fit_pipelines", interrupted)
     status = run("--data", "sklearn:iris", "--name", "m", "--repository", str(tmp_path / "repository"))
     assert status == 130
     assert capsys.readouterr().err == "dropserve train: interrupted; nothing was published\n"
@@ -149,6 +168,16 @@ BAD_INPUT: dict[str, tuple[str | None, list[str], str]] = {
     "bad option": (TABLE, ["--epochs", "many"], "epochs is 'many': it should be a valid integer"),
     "missing config": (TABLE, ["--config", "none.toml"], "can't read none.toml: No such file or directory"),
     "unknown key": (TABLE, ["--config", "options.toml"], "unknown training option colour; there are: task, "),
+    "one fold": (TABLE, ["--cv", "1"], "cross-validation needs at least 2 folds, not 1"),
+    "too many folds": (TABLE, ["--cv", "21"], "21 folds are too many for 20 rows"),
+    "repeats of nothing": (TABLE, ["--repeats", "3"], "3 repeats of a cross-validation: give at least 1"),
+    "bad checkpoint folder": (TABLE, ["--checkpoint", "options.toml/a"], "can't keep checkpoints in options"),
+    "damaged checkpoint": (
+        TABLE,
+        ["--checkpoint", "kept"],
+        "kept/fit-1.checkpoint.npz is no checkpoint, or d",
+    ),
+    "weights for too few": (TABLE, ["--class-weights", "1,2,3"], "class_weights has 3 numbers for 2 classes"),
     "diverged": (
         "a,y\n" + "".join(f"{i},{i * i}\n" for i in range(30)),
         ["--learning-rate", "1e9", "--optimizer", "sgd", "--loss", "mse"],
@@ -164,6 +193,8 @@ def test_bad_input_is_one_line_and_writes_nothing(
     content, options, line = BAD_INPUT[case]
     monkeypatch.chdir(tmp_path)
     Path("options.toml").write_text("colour = 'green'\n")
+    Path("kept").mkdir()
+    Path("kept/fit-1.checkpoint.npz").write_text("damaged")
     if content is not None:
         Path("data.csv").write_text(content)
     before = sorted(tmp_path.rglob("*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,18 @@ def _split(value: object) -> object:
     return (value,) if isinstance(value, int | float) else value
 
 
+def _class_weights(value: object) -> object:
+    if value in ("none", "balanced"):
+        return value
+    try:
+        weights = tuple(float(weight) for weight in _split(value))  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        weights = ()
+    if len(weights) < 2 or not all(0.0 < weight < math.inf for weight in weights):
+        raise ValueError(f"{value!r} is neither none nor balanced nor a positive number for each class")
+    return weights
+
+
 def _rate(value: object) -> float:
     try:
         rate = float(value)  # type: ignore[arg-type]
@@ -40,6 +53,7 @@ def _rate(value: object) -> float:
 DropRate = Annotated[float, BeforeValidator(_rate)]
 Width = Annotated[int, Field(ge=1, le=LARGEST_WIDTH)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+ClassWeights = Annotated[Literal["none", "balanced"] | tuple[float, ...], BeforeValidator(_class_weights)]
 
 
 _DEFAULTS_OF = {
@@ -88,8 +102,14 @@ class TrainingConfig(BaseModel):
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     patience: Annotated[int, Field(ge=1)] = 50
     """Epochs without a better validation loss after which training stops."""
-    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    """Fraction of the rows held out to choose the best epoch and to report metrics on."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Of classifiers: part of each label that is spread evenly over all classes in training."""
+    class_weights: ClassWeights = "none"
+    """Of classifiers: how much each class's rows count in the loss, in the order of the classes; balanced:
+    each class as much as any other."""
+    validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Fraction of the rows held out to choose the best epoch and to report metrics on; 0 to learn from all
+    rows, in every epoch, and keep the last."""
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
 
     @model_validator(mode="before")
@@ -108,6 +128,8 @@ class TrainingConfig(BaseModel):
             )
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0.0):
             raise ValueError("nesterov needs optimizer sgd with a momentum above 0")
+        if self.schedule == "plateau" and self.validation == 0.0:
+            raise ValueError("schedule plateau goes by the validation loss: validation can't be 0")
         return self
 
     @property

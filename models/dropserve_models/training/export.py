@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dropserve_models.errors import ExportError
 from dropserve_models.inference.deterministic import Session
+from dropserve_models.training.activations import LEAKY_SLOPE
 from dropserve_models.training.config import Activation
 from dropserve_models.training.losses import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
-from dropserve_models.training.network import LEAKY_SLOPE
 from dropserve_models.training.pipeline import Pipeline
 from dropserve_models.training.standardise import Scaling
 from dropserve_models.training.table import Floats
@@ -44,7 +44,7 @@ def export(pipeline: Pipeline) -> bytes:
         x = graph.dropout(source, x, pipeline.drop_rates[index])
         last = index == len(network.weights) - 1
         layer = "output" if last else f"hidden_{index + 1}"
-        x = graph.linear(layer, x, weight[0].detach().numpy(), bias[0, 0].detach().numpy())
+        x = graph.linear(layer, x, weight[0].T.contiguous().numpy(), bias[0, 0].numpy())
         if not last:
             x = graph.activation(layer, x, network.activation)
     outputs = _head(graph, x, pipeline)

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 LOG_VARIANCE_MIN, LOG_VARIANCE_MAX = -14.0, 14.0
 """Bounds of the predicted log-variance of a standardised target: a noise of .001 to 1000 of its spread."""
@@ -17,6 +16,9 @@ BETA = 0.5
 
 class Objective(Protocol):
     """Losses of outputs [members, rows, outputs], one for each member.
+
+    Everywhere `weights` [members, rows] are the rows' parts in the mean, and sum to 1 for each member;
+    without them all rows count alike.
 
     Attributes
     ----------
@@ -29,37 +31,56 @@ class Objective(Protocol):
     outputs: int
     metric: str
 
-    def training_losses(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """What is minimised, and what `validation_loss` would be, each [members]."""
+    def gradient(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None, smoothing: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The gradient of what is minimised with respect to the outputs, and the `loss`, [members].
 
-    def validation_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        `smoothing` [members, 1, 1]: of the labels, for classifiers.
+        """
+
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """By which epochs are compared, [members]."""
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def score(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """The metric, [members]."""
 
 
 class CrossEntropy:
-    """Classes, numbered: targets are int64 [members, rows]; one output for each class, a logit."""
+    """Classes, numbered: targets are int64 [members, rows]; one output for each class, a logit.
+
+    With label smoothing s (Szegedy et al. 2016) the targets of training are 1 - s + s / classes for the true
+    class and s / classes for the others; the loss reported is that of the true labels.
+    """
 
     metric = "accuracy"
 
     def __init__(self, classes: int) -> None:
         self.outputs = classes
 
-    def training_losses(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The validation loss, twice."""
-        loss = self.validation_loss(outputs, targets)
-        return loss, loss.detach()
+    def gradient(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None, smoothing: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Softmax minus the targets, and the loss in nats."""
+        logs = outputs.log_softmax(dim=2)
+        index = targets.unsqueeze(2)
+        loss = -_mean(logs.gather(2, index).squeeze(2), weights)
+        gradient = logs.exp()
+        if smoothing is None:
+            gradient.scatter_add_(2, index, gradient.new_full((), -1.0).expand(index.shape))
+        else:
+            gradient.sub_(smoothing / self.outputs)
+            gradient.scatter_add_(2, index, (smoothing - 1.0).expand(index.shape))
+        return _weighted(gradient, weights), loss
 
-    def validation_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Mean over the rows, in nats, [members]."""
-        rows = functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
-        return rows.view(targets.shape).mean(dim=1)
+        logs = outputs.log_softmax(dim=2)
+        return -_mean(logs.gather(2, targets.unsqueeze(2)).squeeze(2), weights)
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def score(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Share of the rows whose largest logit is the right one, [members]."""
-        return (outputs.argmax(dim=2) == targets).float().mean(dim=1)
+        return _mean((outputs.argmax(dim=2) == targets).float(), weights)
 
 
 class SquaredError:
@@ -70,18 +91,21 @@ class SquaredError:
     def __init__(self, targets: int) -> None:
         self.outputs = targets
 
-    def training_losses(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The validation loss, twice."""
-        loss = self.validation_loss(outputs, targets)
-        return loss, loss.detach()
+    def gradient(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None, smoothing: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Of the loss itself."""
+        error = outputs - targets
+        loss = _mean(error.square().mean(dim=2), weights)
+        return _weighted(error.mul_(2.0 / self.outputs), weights), loss
 
-    def validation_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Mean over rows and targets, [members]."""
-        return (outputs - targets).square().mean(dim=(1, 2))
+        return _mean((outputs - targets).square().mean(dim=2), weights)
 
-    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def score(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """R2, [members]."""
-        return r2(outputs, targets)
+        return r2(outputs, targets, weights)
 
 
 class GaussianNoise:
@@ -99,33 +123,62 @@ class GaussianNoise:
         self._targets = targets
         self._beta = beta
 
-    def training_losses(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """beta-NLL, and the negative log-likelihood: means over rows and targets, [members]."""
-        terms, log_variance = self._terms(outputs, targets)
-        weights = torch.exp(self._beta * log_variance.detach())
-        return (weights * terms).mean(dim=(1, 2)), terms.detach().mean(dim=(1, 2))
+    def gradient(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None, smoothing: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Of the beta-NLL, and the negative log-likelihood.
 
-    def validation_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        With m and v the mean and the variance: d/dm = v^beta (m - y) / v,
+        d/dlog v = v^beta (1 - (y - m)^2 / v) / 2.
+        """
+        mean, log_variance = self.split(outputs)
+        error = mean - targets
+        precision = torch.exp(-log_variance)
+        squares = error.square() * precision
+        loss = self._average(squares + log_variance, weights)
+        by_log_variance = (1.0 - squares).mul_(0.5)
+        by_log_variance.masked_fill_(outputs[..., self._targets :] != log_variance, 0.0)  # out of bounds
+        gradient = torch.cat([error * precision, by_log_variance], dim=2)
+        factor = torch.exp(self._beta * log_variance).mul_(1.0 / self._targets)
+        gradient.view(*factor.shape[:2], 2, self._targets).mul_(factor.unsqueeze(2))
+        return _weighted(gradient, weights), loss
+
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Negative log-likelihood in nats, mean over rows and targets, [members]."""
-        return self._terms(outputs, targets)[0].mean(dim=(1, 2))
-
-    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """R2 of the means, [members]."""
-        return r2(self.split(outputs)[0], targets)
-
-    def _terms(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.split(outputs)
         squares = (targets - mean).square() * torch.exp(-log_variance)
-        return 0.5 * (squares + log_variance + math.log(2 * math.pi)), log_variance
+        return self._average(squares + log_variance, weights)
+
+    def score(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """R2 of the means, [members]."""
+        return r2(self.split(outputs)[0], targets, weights)
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log-variances, each [..., targets]."""
         mean, log_variance = outputs[..., : self._targets], outputs[..., self._targets :]
         return mean, log_variance.clamp(LOG_VARIANCE_MIN, LOG_VARIANCE_MAX)
 
+    def _average(self, terms: Tensor, weights: Tensor | None) -> Tensor:
+        return 0.5 * (_mean(terms.mean(dim=2), weights) + math.log(2 * math.pi))
 
-def r2(mean: Tensor, targets: Tensor) -> Tensor:
+
+def r2(mean: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Coefficient of determination over all targets together, [members]; 0 where they are constant."""
-    spread = (targets - targets.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
-    error = (targets - mean).square().sum(dim=(1, 2))
+    average = _mean(targets, weights).unsqueeze(1)
+    spread = _mean((targets - average).square(), weights).sum(dim=1)
+    error = _mean((targets - mean).square(), weights).sum(dim=1)
     return torch.where(spread > 0, 1 - error / spread, 0.0)
+
+
+def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Over the rows of [members, rows, ...]."""
+    if weights is None:
+        return values.mean(dim=1)
+    return (values * weights.view(*weights.shape, *[1] * (values.dim() - 2))).sum(dim=1)
+
+
+def _weighted(gradient: Tensor, weights: Tensor | None) -> Tensor:
+    """The rows' gradients as parts of the mean's, in place."""
+    if weights is None:
+        return gradient.mul_(1.0 / gradient.shape[1])
+    return gradient.mul_(weights.unsqueeze(2))

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dropserve_models.training.table import Doubles, Floats
-from dropserve_models.training.task import Classes
+from dropserve_models.training.task import Classes, Goal
+
+
+def metrics_of(answers: Mapping[str, Floats], goal: Goal, rows: NDArray[np.intp]) -> dict[str, float]:
+    """How good a model's answers, by output name, are on these rows of the table."""
+    truth = goal.values[rows]
+    if goal.is_classification:
+        return classification_metrics(answers["probabilities"], truth.astype(np.int64))
+    return regression_metrics(
+        answers["mean"], answers.get("noise_variance"), truth.astype(np.float64), goal.output_names
+    )
 
 
 def classification_metrics(probabilities: Floats, classes: Classes) -> dict[str, float]:

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from dropserve_models.training.activations import ACTIVATIONS
 from dropserve_models.training.config import Activation
 
-LEAKY_SLOPE = 0.01
 EVALUATION_ROWS = 8192
 
 Masks = Sequence[Tensor | None]
 
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "leaky_relu": lambda x: functional.leaky_relu(x, LEAKY_SLOPE),
-    "tanh": torch.tanh,
-    "gelu": functional.gelu,
-    "silu": functional.silu,
-}
 
-# He et al. 2015 for those that zero about half their inputs, Glorot & Bengio 2010 for tanh.
-_GAINS: dict[Activation, float] = {
-    "relu": 2.0,
-    "leaky_relu": 2.0 / (1.0 + LEAKY_SLOPE**2),
-    "tanh": 1.0,
-    "gelu": 2.0,
-    "silu": 2.0,
-}
+@dataclass(slots=True)
+class Tape:
+    """What a forward pass leaves for the backward pass, one entry for each linear layer.
+
+    Attributes
+    ----------
+    masks : list of (Tensor or None)
+    inputs : list of Tensor
+        Of the linear layer, its mask applied.
+    sums, values : list of Tensor
+        Before and after the activation; none for the last layer.
+    """
+
+    masks: list[Tensor | None] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)
+    sums: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
 
 
 class Network:
     """An MLP with dropout on the input of every linear layer.
 
     A single model is a fleet of one member. All parameters are views of one buffer, so that an
-    optimiser, a checkpoint or a copy is one operation.
+    optimiser, a checkpoint or a copy is one operation. Gradients are propagated by hand: on networks this
+    small, autograd's bookkeeping takes longer than the arithmetic.
 
     Parameters
     ----------
@@ -52,8 +55,9 @@ class Network:
     Attributes
     ----------
     parameters : Tensor [members, parameters]
-        The buffer. Change it in place, and only under ``torch.no_grad``.
-    weights : list of Tensor [members, in, out]
+        The buffer. Change it in place.
+    weights : list of Tensor [members, out, in]
+        As torch.nn.Linear has them: a unit's incoming weights lie together.
     biases : list of Tensor [members, 1, out]
     """
 
@@ -63,33 +67,46 @@ class Network:
         activation: Activation,
         members: int = 1,
         dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.sizes = tuple(sizes)
         self.activation: Activation = activation
         layers = list(zip(self.sizes, self.sizes[1:], strict=False))
-        shapes = [shape for pair in layers for shape in (pair, (1, pair[1]))]
-        counts = [rows * columns for rows, columns in shapes]
-        self.parameters = torch.zeros(members, sum(counts), dtype=dtype)
-        leaves = [
-            part.view(members, *shape).detach().requires_grad_()
-            for part, shape in zip(torch.split(self.parameters, counts, dim=1), shapes, strict=True)
-        ]
-        self._leaves = leaves
-        self.weights = leaves[0::2]
-        self.biases = leaves[1::2]
+        self._shapes = [shape for inputs, outputs in layers for shape in ((outputs, inputs), (1, outputs))]
+        counts = [rows * columns for rows, columns in self._shapes]
+        self._use(torch.zeros(members, sum(counts), dtype=dtype, device=device))
 
-    def initialise(self, random: np.random.Generator) -> None:
-        """Draw the weights from centred normal distributions of variance gain / inputs; zero the biases."""
-        with torch.no_grad():
-            for index, weight in enumerate(self.weights):
-                last = index == len(self.weights) - 1
-                gain = 1.0 if last else _GAINS[self.activation]
-                drawn = random.standard_normal(weight.shape, dtype=np.float32)
-                weight.copy_(torch.from_numpy(drawn).mul_(math.sqrt(gain / weight.shape[1])))
-            for bias in self.biases:
-                bias.zero_()
+    def _use(self, parameters: Tensor) -> None:
+        self.parameters = parameters
+        leaves = self._views(parameters)
+        self.weights, self.biases = leaves[0::2], leaves[1::2]
+        self._gradient = torch.zeros_like(parameters)
+        leaves = self._views(self._gradient)
+        self._gradients = list(zip(leaves[0::2], leaves[1::2], strict=True))
 
-    def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
+    def _views(self, buffer: Tensor) -> list[Tensor]:
+        counts = [rows * columns for rows, columns in self._shapes]
+        parts = zip(torch.split(buffer, counts, dim=1), self._shapes, strict=True)
+        return [part.view(len(buffer), *shape) for part, shape in parts]
+
+    def initialise(self, randoms: Sequence[np.random.Generator]) -> None:
+        """Draw the weights from centred normal distributions of variance gain / inputs; zero the biases.
+
+        Parameters
+        ----------
+        randoms : sequence of Generator
+            One for each member.
+        """
+        for index, weight in enumerate(self.weights):
+            last = index == len(self.weights) - 1
+            gain = 1.0 if last else ACTIVATIONS[self.activation].gain
+            for member, random in enumerate(randoms):
+                drawn = random.standard_normal(weight.shape[1:], dtype=np.float32)
+                weight[member].copy_(torch.from_numpy(drawn).mul_(math.sqrt(gain / weight.shape[2])))
+        for bias in self.biases:
+            bias.zero_()
+
+    def forward(self, x: Tensor, masks: Masks | None = None, tape: Tape | None = None) -> Tensor:
         """Outputs [members, rows, outputs] of `x` [members, rows, features].
 
         Parameters
@@ -97,43 +114,84 @@ class Network:
         masks : sequence of (Tensor or None), optional
             For each linear layer what its input is multiplied by, [members, rows, in] or anything that
             broadcasts to it; None for no dropout there. Without masks: eval mode.
+        tape : Tape, optional
+            An empty one, to be handed to `backward`.
         """
-        return self.forward_from(0, x, masks)
+        return self.forward_from(0, x, masks, tape)
 
-    def forward_from(self, layer: int, inputs: Tensor, masks: Masks | None = None) -> Tensor:
+    def forward_from(
+        self, layer: int, inputs: Tensor, masks: Masks | None = None, tape: Tape | None = None
+    ) -> Tensor:
         """Outputs given what comes into the linear layer of that index, before its mask."""
-        activation = ACTIVATIONS[self.activation]
+        activate = ACTIVATIONS[self.activation].forward
         for index in range(layer, len(self.weights)):
             mask = masks[index] if masks is not None else None
             if mask is not None:
                 inputs = inputs * mask
-            outputs = torch.baddbmm(self.biases[index], inputs, self.weights[index])
-            if index == len(self.weights) - 1:
-                return outputs
-            inputs = activation(outputs)
-        raise ValueError(f"there is no linear layer {layer}")
+            sums = torch.baddbmm(self.biases[index], inputs, self.weights[index].transpose(1, 2))
+            last = index == len(self.weights) - 1
+            values = sums if last else activate(sums)
+            if tape is not None:
+                tape.masks.append(mask)
+                tape.inputs.append(inputs)
+                tape.sums.append(sums)
+                tape.values.append(values)
+            inputs = values
+        return inputs
+
+    def backward(self, tape: Tape, gradient: Tensor) -> Tensor:
+        """Gradient with respect to `parameters`, [members, parameters], given that of the outputs.
+
+        Returns
+        -------
+        Tensor
+            A buffer that the next call overwrites.
+        """
+        derive = ACTIVATIONS[self.activation].backward
+        for index in reversed(range(len(self.weights))):
+            by_weight, by_bias = self._gradients[index]
+            # Not by out=: into a view that is not contiguous torch multiplies more slowly than it copies.
+            by_weight.copy_(torch.bmm(gradient.transpose(1, 2), tape.inputs[index]))
+            torch.sum(gradient, dim=1, keepdim=True, out=by_bias)
+            if index == 0:
+                break
+            gradient = torch.bmm(gradient, self.weights[index])
+            mask = tape.masks[index]
+            if mask is not None:
+                gradient.mul_(mask)
+            gradient = derive(gradient, tape.sums[index - 1], tape.values[index - 1])
+        return self._gradient
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """Outputs in eval mode, without gradients, computed in blocks of rows to bound the memory."""
-        with torch.no_grad():
-            return torch.cat([self.forward(block) for block in torch.split(x, EVALUATION_ROWS, dim=1)], dim=1)
+        """Outputs in eval mode, computed in blocks of rows to bound the memory."""
+        return torch.cat([self.forward(block) for block in torch.split(x, EVALUATION_ROWS, dim=1)], dim=1)
 
-    def gradient(self, loss: Tensor) -> Tensor:
-        """Gradient of a scalar with respect to `parameters`, [members, parameters]."""
-        parts = torch.autograd.grad(loss, self._leaves)
-        return torch.cat([part.flatten(1) for part in parts], dim=1)
+    def holding(self, parameters: Tensor) -> Network:
+        """A network of the same shape whose members have these parameters, [members, parameters]."""
+        network = Network(self.sizes, self.activation, 0)
+        network._use(parameters)
+        return network
 
     def is_weight(self) -> Tensor:
         """1 for weights and 0 for biases, [parameters]."""
-        parts = zip(self.weights, self.biases, strict=True)
-        return torch.cat([torch.cat([torch.ones(w[0].numel()), torch.zeros(b[0].numel())]) for w, b in parts])
+        parts = [
+            torch.full((rows * columns,), 1.0 if index % 2 == 0 else 0.0)
+            for index, (rows, columns) in enumerate(self._shapes)
+        ]
+        return torch.cat(parts).to(self.parameters)
 
-    def limit_norms(self, max_norm: float) -> None:
-        """Scale down the incoming weights of hidden units whose Euclidean norm exceeds `max_norm`.
+    def limit_norms(self, max_norms: Tensor) -> None:
+        """Scale down the incoming weights of hidden units whose Euclidean norm exceeds a bound.
 
         What Keras calls ``MaxNorm(max_norm, axis=0)`` on hidden layers; the output layer is left alone.
+
+        Parameters
+        ----------
+        max_norms : Tensor [members, 1, 1]
+            The bound of each member; infinite for none.
         """
-        with torch.no_grad():
-            for weight in self.weights[:-1]:
-                norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
-                weight.mul_(norms.clamp(min=max_norm).reciprocal_().mul_(max_norm))
+        for weight in self.weights[:-1]:
+            norms = torch.linalg.vector_norm(weight, dim=2, keepdim=True)
+            above = norms > max_norms
+            if bool(above.any()):
+                weight.mul_(torch.where(above, max_norms / norms, 1.0))

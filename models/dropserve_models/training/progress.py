@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from statistics import fmean
 from typing import TextIO
 
 from dropserve_models.training.fit import Epoch
@@ -14,17 +15,23 @@ _CLEAR = "\r\x1b[K"
 
 
 class Progress:
-    """Shows epochs on a terminal once training has taken 2 seconds; elsewhere nothing.
+    """Shows epochs on a terminal once training has taken 2 seconds, means over a fleet; elsewhere nothing.
 
     Use it as a context manager: the line is cleared at the end, however that comes.
     """
 
     def __init__(
-        self, stream: TextIO, epochs: int, metric: str, clock: Callable[[], float] = time.monotonic
+        self,
+        stream: TextIO,
+        epochs: int,
+        metric: str,
+        clock: Callable[[], float] = time.monotonic,
+        title: str = "",
     ) -> None:
         self._stream = stream
         self._epochs = epochs
         self._metric = metric
+        self._title = title
         self._clock = clock
         self._shown = False
         self._terminal = stream.isatty()
@@ -38,15 +45,20 @@ class Progress:
             self._stream.write(_CLEAR)
             self._stream.flush()
 
-    def __call__(self, epoch: Epoch) -> None:
-        """Show an epoch, ten times a second at most."""
+    def __call__(self, epochs: Mapping[int, Epoch]) -> tuple[()]:
+        """Show an epoch, ten times a second at most; nobody has to leave."""
         now = self._clock()
-        if not self._terminal or now < self._due:
-            return
-        self._due = now + _REFRESH_SECONDS
-        self._shown = True
-        self._stream.write(
-            f"{_CLEAR}epoch {epoch.number}/{self._epochs}  loss {epoch.loss:.4f}  "
-            f"validation {epoch.validation_loss:.4f}  {self._metric} {epoch.score:.4f}"
-        )
-        self._stream.flush()
+        if self._terminal and now >= self._due and epochs:
+            self._due = now + _REFRESH_SECONDS
+            self._shown = True
+            self._stream.write(_CLEAR + self._line(list(epochs.values())))
+            self._stream.flush()
+        return ()
+
+    def _line(self, epochs: list[Epoch]) -> str:
+        line = f"epoch {epochs[0].number}/{self._epochs}  loss {fmean(epoch.loss for epoch in epochs):.4f}"
+        losses = [epoch.validation_loss for epoch in epochs if epoch.validation_loss is not None]
+        scores = [epoch.score for epoch in epochs if epoch.score is not None]
+        if losses and scores:
+            line += f"  validation {fmean(losses):.4f}  {self._metric} {fmean(scores):.4f}"
+        return f"{self._title}{line}"

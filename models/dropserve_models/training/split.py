@@ -15,34 +15,45 @@ FEWEST_ROWS = 2
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Row numbers, ascending; every row is in one of the two."""
+    """Row numbers, ascending; no row is in both."""
 
     training: NDArray[np.intp]
     validation: NDArray[np.intp]
 
 
-def split_rows(goal: Goal, fraction: float, random: np.random.Generator) -> Split:
-    """Hold out about `fraction` of the rows, of each class for classifiers.
+def split_rows(
+    goal: Goal, fraction: float, random: np.random.Generator, rows: NDArray[np.intp] | None = None
+) -> Split:
+    """Hold out about `fraction` of the rows, of each class for classifiers; none where it is 0.
+
+    Parameters
+    ----------
+    rows : ndarray, optional
+        The rows to share out; all by default.
 
     Raises
     ------
     DataError
         Fewer than 2 rows would be left on either side.
     """
+    rows = np.arange(len(goal.values)) if rows is None else rows
+    sides = 2 if fraction > 0.0 else 1
+    if len(rows) < sides * FEWEST_ROWS:
+        purpose = "hold out a validation part" if sides == 2 else "learn from"
+        raise DataError(
+            f"{len(rows)} rows are too few to {purpose}: at least {sides * FEWEST_ROWS} are needed"
+        )
+    if sides == 1:
+        return Split(np.sort(rows), rows[:0])
     groups = (
-        [np.flatnonzero(goal.values == number) for number in range(len(goal.output_names))]
+        [rows[goal.values[rows] == number] for number in range(len(goal.output_names))]
         if goal.is_classification
-        else [np.arange(len(goal.values))]
+        else [rows]
     )
     least = 1 if goal.is_classification else FEWEST_ROWS
-    if sum(len(group) for group in groups) < 2 * FEWEST_ROWS:
-        raise DataError(
-            f"{len(goal.values)} rows are too few to hold out a validation part: "
-            f"at least {2 * FEWEST_ROWS} are needed"
-        )
     held_out = []
     for group in groups:
-        count = min(max(round(fraction * len(group)), least), len(group) - least)
+        count = max(min(max(round(fraction * len(group)), least), len(group) - least), 0)
         held_out.append(random.permutation(group)[:count])
     validation = np.sort(np.concatenate(held_out))
-    return Split(np.setdiff1d(np.arange(len(goal.values)), validation), validation)
+    return Split(np.setdiff1d(rows, validation), validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import time
@@ -15,14 +16,19 @@ import numpy as np
 
 from dropserve_models import artifact
 from dropserve_models.errors import ArtifactError, ConfigError
+from dropserve_models.inference.deterministic import Device
 from dropserve_models.manifest import Manifest, TrainingRecord, sha256_of
 from dropserve_models.training import export
+from dropserve_models.training.checkpoint import CheckpointFolder
 from dropserve_models.training.config import TrainingConfig
+from dropserve_models.training.crossvalidate import CrossValidation, cross_validate
 from dropserve_models.training.curve import draw_learning_curve
 from dropserve_models.training.fit import Epoch, History
-from dropserve_models.training.metrics import classification_metrics, regression_metrics
-from dropserve_models.training.pipeline import Pipeline, fit_pipeline
+from dropserve_models.training.metrics import metrics_of
+from dropserve_models.training.pipeline import Pipeline
+from dropserve_models.training.pipelines import Fit, fit_pipelines
 from dropserve_models.training.progress import Progress
+from dropserve_models.training.randomness import derive
 from dropserve_models.training.sources import read_table
 from dropserve_models.training.split import Split, split_rows
 from dropserve_models.training.table import Table, listed
@@ -30,6 +36,7 @@ from dropserve_models.training.task import Goal, recognise
 
 LEARNING_CURVE_FILE = "learning_curve.png"
 METRICS_FILE = "metrics.json"
+CROSS_VALIDATION_FILE = "cross_validation.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,14 @@ class Job:
     header : bool
         Whether the first line of a .csv or .tsv file names the columns.
     config : TrainingConfig
+    folds : int
+        Of a cross-validation beforehand, at least 2; 0 for none.
+    repeats : int
+        Of the cross-validation.
+    checkpoint : Path or None
+        A folder to keep the state of the run in, and to go on from: a run that was killed continues to the
+        same result when it is started again. Emptied when the model is published.
+    device : {"auto", "cpu", "cuda"}
     """
 
     data: str
@@ -57,6 +72,10 @@ class Job:
     targets: tuple[str, ...] = ()
     header: bool = True
     config: TrainingConfig = field(default_factory=TrainingConfig)
+    folds: int = 0
+    repeats: int = 1
+    checkpoint: Path | None = None
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +87,11 @@ class Outcome:
     folder : Path
         The version that was published.
     metrics : dict of str to float
-        Deterministic, on the validation rows, through the exported graph.
+        Deterministic, on the validation rows, through the exported graph; none where none were held out.
     seconds : float
         Spent in the training loop.
+    cross_validation : CrossValidation or None
+    cross_validation_seconds : float
     """
 
     folder: Path
@@ -80,6 +101,8 @@ class Outcome:
     history: History
     metrics: dict[str, float]
     seconds: float
+    cross_validation: CrossValidation | None = None
+    cross_validation_seconds: float = 0.0
 
 
 def train(
@@ -107,17 +130,38 @@ def train(
     ArtifactError
         Publishing failed. Nothing was left behind.
     """
-    try:
-        artifact.check_publishable(job.repository, job.name)
-    except ArtifactError as error:
-        raise ConfigError(str(error)) from error
+    _check(job)
     table = read_table(job.data, job.targets, header=job.header)
     goal = recognise(table, job.config.task)
-    split_seed, fit_seed = np.random.SeedSequence(job.config.seed).spawn(2)
+    split_seed, fit_seed, folds_seed = derive(np.random.SeedSequence(job.config.seed), 3)
     split = split_rows(goal, job.config.validation, np.random.default_rng(split_seed))
+    checkpoints = _checkpoints(job, table, warn)
+
+    cross_validation, cross_validation_seconds = None, 0.0
+    if job.folds:
+        started = time.monotonic()
+        with _progress(job, goal, terminal, "cross-validation: ") as progress:
+            cross_validation = cross_validate(
+                table,
+                goal,
+                job.config,
+                job.folds,
+                job.repeats,
+                folds_seed,
+                device=job.device,
+                on_epoch=progress,
+                checkpoints=checkpoints,
+            )
+        cross_validation_seconds = time.monotonic() - started
 
     started = time.monotonic()
-    pipeline, history = _fit(job, table, goal, split, fit_seed, terminal)
+    fit = Fit(split, job.config, fit_seed)
+    with _progress(job, goal, terminal) as progress:
+        (fitted,) = fit_pipelines(
+            table, goal, [fit], device=job.device, on_epoch=progress, checkpoints=checkpoints
+        )
+    fitted.check_converged()
+    pipeline, history = fitted.pipeline, fitted.history
     seconds = time.monotonic() - started
     constant = [table.feature_names[index] for index in np.flatnonzero(pipeline.feature_scaling.constant)]
     if constant:
@@ -128,44 +172,82 @@ def train(
     model_bytes = export.export(pipeline)
     export.verify(model_bytes, pipeline, table.features[split.training])
     metrics = _metrics(model_bytes, table, goal, split)
-    manifest = _manifest(job, table, pipeline, metrics, sha256_of(model_bytes))
+    manifest = _manifest(job, table, pipeline, metrics, cross_validation, sha256_of(model_bytes))
     files = {
         LEARNING_CURVE_FILE: draw_learning_curve(history, title=job.name),
         METRICS_FILE: _metrics_json(goal, split, history, metrics),
     }
+    if cross_validation is not None:
+        files[CROSS_VALIDATION_FILE] = cross_validation.to_json()
     folder = artifact.publish(job.repository, job.name, model_bytes, manifest, files)
-    return Outcome(folder, goal, table, split, history, metrics, seconds)
-
-
-def _fit(
-    job: Job, table: Table, goal: Goal, split: Split, seed: np.random.SeedSequence, terminal: TextIO | None
-) -> tuple[Pipeline, History]:
-    metric = "accuracy" if goal.is_classification else "r2"
-    if terminal is None:
-        return fit_pipeline(table, goal, split, job.config, seed)
-    with Progress(terminal, job.config.epochs, metric) as progress:
-        return fit_pipeline(table, goal, split, job.config, seed, progress)
-
-
-def _metrics(model_bytes: bytes, table: Table, goal: Goal, split: Split) -> dict[str, float]:
-    answers = export.run(model_bytes, table.features[split.validation])
-    truth = goal.values[split.validation]
-    if goal.is_classification:
-        return classification_metrics(answers["probabilities"], truth.astype(np.int64))
-    return regression_metrics(
-        answers["mean"], answers.get("noise_variance"), truth.astype(np.float64), goal.output_names
+    if checkpoints is not None:
+        checkpoints.remove()
+    return Outcome(
+        folder, goal, table, split, history, metrics, seconds, cross_validation, cross_validation_seconds
     )
 
 
-def _manifest(job: Job, table: Table, pipeline: Pipeline, metrics: dict[str, float], sha256: str) -> Manifest:
+def _check(job: Job) -> None:
+    if job.folds == 1 or job.folds < 0:
+        raise ConfigError(f"cross-validation needs at least 2 folds, not {job.folds}")
+    if job.repeats < 1 or (job.repeats > 1 and not job.folds):
+        raise ConfigError(
+            f"{job.repeats} repeats of a cross-validation: give at least 1, and the number of folds with it"
+        )
+    try:
+        artifact.check_publishable(job.repository, job.name)
+    except ArtifactError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _checkpoints(job: Job, table: Table, warn: Callable[[str], None]) -> CheckpointFolder | None:
+    if job.checkpoint is None:
+        return None
+    run = {
+        "data": table.fingerprint(),
+        "config": job.config.model_dump(mode="json"),
+        "folds": [job.folds, job.repeats],
+        "device": job.device,
+        "versions": _versions(),
+    }
+    checkpoints = CheckpointFolder(job.checkpoint, run)
+    if checkpoints.check():
+        warn(f"going on from the checkpoint in {job.checkpoint}")
+    return checkpoints
+
+
+def _progress(job: Job, goal: Goal, terminal: TextIO | None, title: str = "") -> Progress:
+    metric = "accuracy" if goal.is_classification else "r2"
+    return Progress(terminal or io.StringIO(), job.config.epochs, metric, title=title)
+
+
+def _metrics(model_bytes: bytes, table: Table, goal: Goal, split: Split) -> dict[str, float]:
+    if not len(split.validation):
+        return {}
+    return metrics_of(export.run(model_bytes, table.features[split.validation]), goal, split.validation)
+
+
+def _versions() -> dict[str, str]:
     libraries = ("dropserve", "torch", "numpy", "onnx")
+    return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
+
+
+def _manifest(
+    job: Job,
+    table: Table,
+    pipeline: Pipeline,
+    metrics: dict[str, float],
+    cross_validation: CrossValidation | None,
+    sha256: str,
+) -> Manifest:
     record = TrainingRecord(
         data_fingerprint=table.fingerprint(),
         rows=table.rows,
         seed=job.config.seed,
-        versions={"python": platform.python_version(), **{name: version(name) for name in libraries}},
+        versions=_versions(),
         metrics=metrics,
         config=job.config.model_dump(mode="json"),
+        cross_validation=None if cross_validation is None else cross_validation.record(),
     )
     return Manifest(
         task=pipeline.task,

@@ -82,7 +82,8 @@ def test_a_rate_that_is_no_number() -> None:
         ("batch_size", 0),
         ("epochs", "1.5"),
         ("patience", 0),
-        ("validation", 0),
+        ("validation", -0.1),
+        ("label_smoothing", 1),
         ("validation", 1),
         ("seed", -1),
         ("seed", 2**64),
@@ -113,6 +114,18 @@ def test_defaults_depend_on_the_optimizer() -> None:
     assert {name: c.weight_decay for name, c in defaults.items()} == {"adamw": 0.1, "adam": 1e-4, "sgd": 1e-4}
     given = TrainingConfig(optimizer="sgd", learning_rate=0.3, weight_decay=0)
     assert (given.learning_rate, given.weight_decay) == (0.3, 0)
+
+
+def test_class_weights() -> None:
+    assert TrainingConfig.from_mapping({"class_weights": "balanced"}).class_weights == "balanced"
+    assert TrainingConfig.from_mapping({"class_weights": "1, 2.5"}).class_weights == (1.0, 2.5)
+    wrong: object
+    for wrong in ("even", "1", "1,-2", "1,inf", 3, []):
+        assert refused(class_weights=wrong).startswith("class_weights: ")
+
+
+def test_plateau_needs_a_validation_part() -> None:
+    assert "validation can't be 0" in refused(schedule="plateau", validation=0)
 
 
 def test_toml(tmp_path: Path) -> None:

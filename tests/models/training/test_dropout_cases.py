@@ -22,10 +22,9 @@ def network(*layers: tuple[ArrayLike, ArrayLike]) -> Network:
     weights = [transposed(weight) for weight, _ in layers]
     sizes = [weights[0].shape[1], *(weight.shape[2] for weight in weights)]
     made = Network(sizes, "relu", dtype=torch.float64)
-    with torch.no_grad():
-        for index, (_, bias) in enumerate(layers):
-            made.weights[index].copy_(weights[index])
-            made.biases[index].copy_(transposed(bias))
+    for index, (_, bias) in enumerate(layers):
+        made.weights[index].copy_(weights[index].transpose(1, 2))
+        made.biases[index].copy_(transposed(bias))
     return made
 
 

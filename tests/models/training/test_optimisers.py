@@ -28,7 +28,7 @@ CASES: list[tuple[dict[str, Any], Any, dict[str, Any]]] = [
 def test_steps_are_those_of_torch_optim(options: dict[str, Any], reference: Any, arguments: Any) -> None:
     config = TrainingConfig(**options)
     network = Network((4, 3, 2), "tanh", dtype=torch.float64)
-    network.initialise(np.random.default_rng(0))
+    network.initialise([np.random.default_rng(0)])
     weights = [weight.detach().clone().requires_grad_() for weight in network.weights]
     biases = [bias.detach().clone().requires_grad_() for bias in network.biases]
     groups = [
@@ -36,7 +36,7 @@ def test_steps_are_those_of_torch_optim(options: dict[str, Any], reference: Any,
         {"params": biases, "weight_decay": 0.0},
     ]
     theirs = reference(groups, lr=1.0, **arguments)
-    ours = make_optimiser(config, network)
+    ours = make_optimiser([config], network)
     random = torch.Generator().manual_seed(0)
     for rate in (0.1, 0.3, 0.01, 0.2):
         gradients = [
@@ -48,6 +48,25 @@ def test_steps_are_those_of_torch_optim(options: dict[str, Any], reference: Any,
             group["lr"] = rate
         theirs.step()
         flat = [gradients[index] for index in (0, 2, 1, 3)]  # weight, bias, weight, bias
-        ours.step(torch.cat([gradient.flatten(1) for gradient in flat], dim=1), rate)
+        rates = torch.tensor([[rate]], dtype=torch.float64)
+        ours.step(torch.cat([gradient.flatten(1) for gradient in flat], dim=1), rates)
     for found, expected in zip((*network.weights, *network.biases), (*weights, *biases), strict=True):
         torch.testing.assert_close(found.detach(), expected.detach())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_each_member_has_its_own_rate_and_decay(optimizer: str) -> None:
+    configs = [TrainingConfig.from_mapping({"optimizer": optimizer, "weight_decay": d}) for d in (0.3, 0.0)]
+    fleet = Network((4, 3, 2), "tanh", 2)
+    fleet.initialise([np.random.default_rng(member) for member in range(2)])
+    alone = [fleet.holding(fleet.parameters[member : member + 1].clone()) for member in range(2)]
+    optimisers = [make_optimiser([config], network) for config, network in zip(configs, alone, strict=True)]
+    together = make_optimiser(configs, fleet)
+    random = torch.Generator().manual_seed(0)
+    rates = torch.tensor([[0.1], [0.02]])
+    for _ in range(3):
+        gradient = torch.randn(fleet.parameters.shape, generator=random)
+        together.step(gradient, rates)
+        for member, optimiser in enumerate(optimisers):
+            optimiser.step(gradient[member : member + 1], rates[member : member + 1])
+    torch.testing.assert_close(fleet.parameters, torch.cat([network.parameters for network in alone]))

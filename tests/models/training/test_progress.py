@@ -29,7 +29,7 @@ def shown(stream: io.StringIO, times: list[float]) -> str:
     clock = Clock()
     with Progress(stream, 200, "accuracy", clock) as progress:
         for number, clock.now in enumerate(times, 1):
-            progress(epoch(number))
+            progress({0: epoch(number)})
     return stream.getvalue()
 
 
@@ -54,9 +54,17 @@ def test_the_line_is_cleared_after_an_error() -> None:
     def interrupted() -> None:
         with Progress(stream, 200, "r2", clock) as progress:
             clock.now = 3.0
-            progress(epoch(1))
+            progress({0: epoch(1)})
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_of_a_fleet_it_shows_means_and_what_is_being_done() -> None:
+    stream, clock = Terminal(), Clock()
+    with Progress(stream, 200, "accuracy", clock, title="cross-validation: ") as progress:
+        clock.now = 3.0
+        progress({3: Epoch(7, 0.1, loss=0.5), 8: Epoch(7, 0.1, loss=1.0)})
+    assert "cross-validation: epoch 7/200  loss 0.7500\r" in stream.getvalue()

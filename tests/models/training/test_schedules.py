@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,8 +12,9 @@ from dropserve_models.training.schedules import Schedule
 
 
 def rates(epochs: int, steps_per_epoch: int, **options: Any) -> list[float]:
-    schedule = Schedule(TrainingConfig(epochs=epochs, learning_rate=0.5, **options), steps_per_epoch)
-    return [schedule.rate(step) for step in range(epochs * steps_per_epoch)]
+    config = TrainingConfig(epochs=epochs, learning_rate=0.5, **options)
+    schedule = Schedule([config], steps_per_epoch)
+    return [schedule.rates(step).item() for step in range(epochs * steps_per_epoch)]
 
 
 def test_onecycle_is_that_of_torch() -> None:
@@ -57,11 +59,11 @@ def test_exponential() -> None:
 
 def test_plateau_follows_the_validation_loss() -> None:
     config = TrainingConfig(learning_rate=1.0, schedule="plateau", decay=0.5, decay_epochs=2)
-    schedule = Schedule(config, 1)
+    schedule = Schedule([config], 1)
     found = []
     for loss in (3.0, 2.0, 2.0, 2.5, 1.9, 1.9, 1.9, 1.9, 1.9):
-        schedule.observe(loss)
-        found.append(schedule.rate(0))
+        schedule.observe(np.array([loss]))
+        found.append(schedule.rates(0).item())
     assert found == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
 
 
@@ -69,3 +71,20 @@ def test_a_single_step() -> None:
     for schedule in ("onecycle", "cosine", "constant", "step", "exponential", "plateau"):
         (rate,) = rates(1, 1, schedule=schedule)
         assert 0 < rate <= 0.5
+
+
+def test_each_member_has_its_own_rate_and_plateau() -> None:
+    configs = [
+        TrainingConfig(learning_rate=rate, schedule="plateau", decay=0.5, decay_epochs=1)
+        for rate in (1.0, 3.0)
+    ]
+    schedule = Schedule(configs, 1)
+    assert schedule.rates(0).tolist() == [[1.0], [3.0]]
+    schedule.observe(np.array([2.0, 2.0]))
+    schedule.observe(np.array([1.0, 2.0]))
+    assert schedule.rates(0).tolist() == [[1.0], [1.5]]
+    again = Schedule(configs, 1)
+    again.restore(schedule.state())
+    for one in (schedule, again):
+        one.observe(np.array([1.0, 2.0]))
+        assert one.rates(0).tolist() == [[0.5], [0.75]]

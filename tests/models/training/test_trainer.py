@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dropserve_models import artifact
-from dropserve_models.errors import ArtifactError, ConfigError, ExportError
+from dropserve_models.errors import ArtifactError, CheckpointError, ConfigError, DeviceError, ExportError
 from dropserve_models.manifest import sha256_of
 from dropserve_models.training import export, trainer
+from dropserve_models.training.checkpoint import Checkpoint
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.trainer import Job, train
 
@@ -132,6 +135,114 @@ def test_columns_far_from_zero_are_learned(tmp_path: Path) -> None:
     y = 1e5 + 3 * (X[:, 0] - 1e6)
     outcome = train(_npz_job(tmp_path, X, y, epochs=40, learning_rate=0.02))
     assert outcome.metrics["r2"] > 0.9
+
+
+def test_all_rows_are_learned_from_where_none_are_held_out(tmp_path: Path) -> None:
+    outcome = train(job(tmp_path, validation=0))
+    assert len(outcome.split.training) == 150
+    assert outcome.metrics == {}
+    assert [epoch.validation_loss for epoch in outcome.history.epochs] == [None] * 5
+    assert outcome.history.best == outcome.history.epochs[-1]
+    document = json.loads((outcome.folder / "metrics.json").read_bytes())
+    assert (document["validation_rows"], document["validation"]) == (0, {})
+    assert (outcome.folder / "learning_curve.png").read_bytes().startswith(PNG)
+
+
+def test_a_cross_validation_is_recorded_and_changes_nothing_else(tmp_path: Path) -> None:
+    plain = train(job(tmp_path))
+    crossed = train(replace(job(tmp_path), folds=3, repeats=2))
+    assert (plain.folder / "model.onnx").read_bytes() == (crossed.folder / "model.onnx").read_bytes()
+    manifest = artifact.open_artifact(crossed.folder).manifest
+    assert manifest is not None
+    assert manifest.training is not None
+    record = manifest.training.cross_validation
+    assert record is not None
+    assert (record.folds, record.repeats) == (3, 2)
+    assert crossed.cross_validation is not None
+    accuracies = crossed.cross_validation.values["accuracy"]
+    assert record.figures["accuracy"].mean == accuracies.mean()
+    document = json.loads((crossed.folder / "cross_validation.json").read_bytes())
+    assert document["values"]["accuracy"] == accuracies.tolist()
+    assert plain.cross_validation is None
+    assert not (plain.folder / "cross_validation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 1}, "at least 2 folds, not 1"),
+        ({"folds": -3}, "at least 2 folds, not -3"),
+        ({"repeats": 2}, "give at least 1, and the number of folds with it"),
+        ({"folds": 3, "repeats": 0}, "0 repeats of a cross-validation: give at least 1"),
+        ({"folds": 151}, "151 folds are too many for 150 rows"),
+    ],
+)
+def test_a_cross_validation_that_makes_no_sense(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(replace(job(tmp_path / "repository"), **options))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}])
+def test_options_of_classifiers_are_refused_for_regression(tmp_path: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="is for classifiers; this is regression: 'target' holds numbers"):
+        train(job(tmp_path, "sklearn:diabetes", **option))
+
+
+def test_class_weights_are_one_for_each_class(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="class_weights has 2 numbers for 3 classes: setosa, versicolor, v"):
+        train(job(tmp_path, class_weights="1,2"))
+    random = np.random.default_rng(0)
+    X = random.normal(size=(400, 2))
+    y = np.where(X[:, 0] + random.normal(size=400) > 1.2, "rare", "common")
+    found = {}
+    for weights in ("none", "balanced", "1,8"):
+        outcome = train(_npz_job(tmp_path, X, y, epochs=30, class_weights=weights))
+        answers = export.run(artifact.open_artifact(outcome.folder).model_bytes, X.astype(np.float32))
+        found[weights] = answers["probabilities"][:, 1].mean()
+    assert found["none"] == pytest.approx((y == "rare").mean(), abs=0.06)
+    assert found["none"] + 0.1 < found["balanced"] < found["1,8"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="torch finds no usable GPU; use --device cpu"):
+        train(replace(job(tmp_path / "repository"), device="cuda"))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_run_goes_on_to_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = replace(job(tmp_path, hidden_drop=0.3), folds=3, checkpoint=tmp_path / "checkpoint")
+    expected = train(replace(whole, checkpoint=None)).folder
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    original = Checkpoint.save
+    for stage in ("cross-validation", "fit"):
+        saves: list[str] = []
+
+        def save(self: Checkpoint, state: Any, stage: str = stage, saves: list[str] = saves) -> None:
+            if stage in self._path.name and len(saves) == 3:
+                raise Killed
+            saves.append(self._path.name)
+            original(self, state)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoint, "save", save)
+            with pytest.raises(Killed):
+                train(whole)
+    with pytest.raises(CheckpointError, match="is of a run with other data, options or versions"):
+        train(replace(whole, folds=4))
+    warnings: list[str] = []
+    found = train(whole, warn=warnings.append).folder
+    assert warnings == [f"going on from the checkpoint in {tmp_path / 'checkpoint'}"]
+    assert not (tmp_path / "checkpoint").exists()
+    for path in sorted(expected.iterdir()):
+        assert (found / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_a_graph_that_disagrees_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

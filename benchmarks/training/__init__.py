@@ -1,0 +1,1 @@
+"""What training a fleet costs: `python -m benchmarks.training`."""
