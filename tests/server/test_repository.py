@@ -11,6 +11,7 @@ import pytest
 from dropserve_models.errors import ArtifactError, DeviceError
 from dropserve_server.errors import InvalidRequest, ModelNotFound, Unavailable
 from dropserve_server.metrics import Metrics
+from dropserve_server.policy import VersionPolicy
 from dropserve_server.repository import Repository
 from support.fake_model import FakeModel, fake_info
 
@@ -36,8 +37,10 @@ class Shelf:
         return self.models[key]
 
     def open(self, *, versions: int = 1, warm_up: bool = False) -> Repository:
-        repository = Repository(self.folder, self.load, self.metrics, versions=versions, warm_up=warm_up)
-        self.told: list[tuple[str, bool]] = []
+        repository = Repository(
+            self.folder, self.load, self.metrics, versions=VersionPolicy(versions), warm_up=warm_up
+        )
+        self.told: list[tuple[str, bool | None]] = []
         asyncio.run(repository.load(2, lambda name, served: self.told.append((name, served))))
         return repository
 

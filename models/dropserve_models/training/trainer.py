@@ -13,7 +13,7 @@ from typing import TextIO
 
 import numpy as np
 
-from dropserve_models import artifact
+from dropserve_models import publishing
 from dropserve_models.errors import ArtifactError, ConfigError
 from dropserve_models.manifest import Manifest, TrainingRecord, sha256_of
 from dropserve_models.training import export
@@ -108,7 +108,7 @@ def train(
         Publishing failed. Nothing was left behind.
     """
     try:
-        artifact.check_publishable(job.repository, job.name)
+        publishing.check_publishable(job.repository, job.name)
     except ArtifactError as error:
         raise ConfigError(str(error)) from error
     table = read_table(job.data, job.targets, header=job.header)
@@ -133,7 +133,7 @@ def train(
         LEARNING_CURVE_FILE: draw_learning_curve(history, title=job.name),
         METRICS_FILE: _metrics_json(goal, split, history, metrics),
     }
-    folder = artifact.publish(job.repository, job.name, model_bytes, manifest, files)
+    folder = publishing.publish(job.repository, job.name, model_bytes, manifest, files)
     return Outcome(folder, goal, table, split, history, metrics, seconds)
 
 

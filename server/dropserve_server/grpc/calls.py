@@ -15,7 +15,7 @@ from dropserve_server.errors import LimitExceeded
 from dropserve_server.grpc.status import code_of, field_of
 from dropserve_server.logs import LOGGER
 from dropserve_server.metrics import MONTE_CARLO, UNKNOWN, Metrics, Mode
-from dropserve_server.repository import ServedModel
+from dropserve_server.served import ServedModel
 
 log = logging.getLogger(LOGGER)
 

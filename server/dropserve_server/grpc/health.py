@@ -34,6 +34,11 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._serving[service] = serving
         self._notify()
 
+    def forget(self, service: str) -> None:
+        """There is no such service any more."""
+        self._serving.pop(service, None)
+        self._notify()
+
     def drain(self) -> None:
         """Nothing is serving from now on."""
         self._draining = True

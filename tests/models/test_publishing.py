@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from dropserve_models.artifact import check_publishable, list_versions, publish
 from dropserve_models.errors import ArtifactError
+from dropserve_models.listing import list_versions
 from dropserve_models.manifest import Manifest, sha256_of
+from dropserve_models.publishing import check_publishable, publish
 
 MODEL = b"graph"
 MANIFEST = Manifest(
