@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from dropserve_server.catalogue import LATEST, Catalogue, listed, shown
 from dropserve_server.errors import LoadFailed, ModelNotFound, Unavailable
 from dropserve_server.loading import Loader, VersionLoader
 from dropserve_server.logs import LOGGER
+from dropserve_server.memory import give_back_soon
 from dropserve_server.metrics import Metrics
 from dropserve_server.policy import ModelPolicy, VersionPolicy
 from dropserve_server.served import ServableModel, ServedModel, VersionStatus
@@ -309,6 +311,7 @@ class Repository(Catalogue):
             if version not in after.loaded:
                 self._metrics.forget_version(name, str(version), standing.served.info.provider)
                 log.info("model unloaded", extra={"model": name, "version": version})
+                weakref.finalize(standing.served, give_back_soon, asyncio.get_running_loop())
         self._metrics.failed_versions.labels(name).set(len(after.failed))
 
     def _why_absent(self, name: str, shelf: Shelf) -> str:

@@ -53,7 +53,7 @@ def test_a_model_that_can_not_be_listed_hides_no_other(
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert list_models(repository) == ["locked", "m"]
-    with pytest.raises(ArtifactError, match="can't list .*locked: Permission denied"):
+    with pytest.raises(ArtifactError, match=r"can't list .*locked: Permission denied"):
         list_versions(repository / "locked")
 
 
