@@ -3,8 +3,8 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-client test-all check lint types imports stubs-fresh proto bench image image-test \
-	develop constraints clean
+.PHONY: help demo test test-client test-all check lint types imports stubs-fresh proto bench fuzz-artifacts image \
+	image-test develop constraints clean
 
 # The newest Python may have no wheels yet, so the one that constraints.txt was made for comes first.
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
@@ -20,7 +20,7 @@ SOURCES := $(shell find $(ROOTS) -mindepth 1 -name __pycache__ -prune -o -print)
 PYTEST_ARGS ?=
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.wheel ## Train two models, serve them, ask for predictions with error bars
 	@$(BIN)/python examples/demo.py
@@ -57,6 +57,9 @@ proto: $(PROTO_VENV)/.packages ## Regenerate the stubs beside the .proto files
 
 bench: $(VENV)/.wheel ## Run every benchmark, quickly (for one at full length: python -m benchmarks.NAME)
 	@for name in engine serving; do $(BIN)/python -m benchmarks.$$name --quick || exit; done
+
+fuzz-artifacts: $(VENV)/.wheel ## Load 10,000 mutated artifacts: each is served right or refused (2 minutes)
+	@cd tests && ../$(BIN)/python -m support.artifact_fuzz > /dev/null
 
 image: ## Build the container image (deploy/image.sh says what can be chosen)
 	@deploy/image.sh build

@@ -42,7 +42,10 @@ def energy(folder: Path | None) -> tuple[Table, list[Split]]:
         X = values[:, np.loadtxt(source / "index_features.txt", dtype=int)]
         y = values[:, int(np.loadtxt(source / "index_target.txt"))]
         parts = [
-            tuple(np.loadtxt(source / f"index_{part}_{k}.txt", dtype=int) for part in ("train", "test"))
+            (
+                np.loadtxt(source / f"index_train_{k}.txt", dtype=int),
+                np.loadtxt(source / f"index_test_{k}.txt", dtype=int),
+            )
             for k in range(SPLITS)
         ]
     names = tuple(f"x_{i + 1}" for i in range(X.shape[1]))

@@ -16,7 +16,7 @@ def fit(x: Tensor, y: Tensor, config: TrainingConfig, classes: int) -> nn.Sequen
     criterion = nn.CrossEntropyLoss()
     network.train()
     for _ in range(config.epochs):
-        for batch in torch.randperm(len(x)).split(config.batch_size):
+        for batch in torch.split(torch.randperm(len(x)), config.batch_size):
             optimiser.zero_grad()
             criterion(network(x[batch]), y[batch]).backward()
             optimiser.step()

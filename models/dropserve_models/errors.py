@@ -18,6 +18,8 @@ Messages are one line: what was wrong, and what would be right. They know nothin
 
 from __future__ import annotations
 
+_SHOWN_CHARACTERS = 64
+
 
 class ModelsError(Exception):
     """Base of every error this package raises on purpose."""
@@ -67,3 +69,8 @@ class DeviceError(ModelsError):
 
 class MonteCarloUnavailable(ModelsError):
     """The model has no dropout, or an operation after it that the Monte Carlo engine can't run."""
+
+
+def shortened(text: str) -> str:
+    """`text` as a message can show it, whoever chose it: quoted, escaped, and not long."""
+    return ascii(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")

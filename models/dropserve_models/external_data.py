@@ -8,23 +8,17 @@ from pathlib import Path
 from google.protobuf.message import Message
 from onnx import ModelProto, TensorProto
 
-from dropserve_models.errors import ArtifactError
+from dropserve_models.errors import ArtifactError, shortened
+from dropserve_models.messages import walk
 
 
 def external_tensors(message: Message) -> Iterator[TensorProto]:
     """Every tensor anywhere in `message` whose bytes lie in another file."""
-    if isinstance(message, TensorProto):
-        if message.data_location == TensorProto.EXTERNAL:
-            yield message
-        return
-    for _, value in message.ListFields():
-        if isinstance(value, Message):
-            yield from external_tensors(value)
-        elif not isinstance(value, str | bytes | int | float):
-            for element in value:
-                if not isinstance(element, Message):
-                    break  # a repeated scalar
-                yield from external_tensors(element)
+    return (
+        inner
+        for inner in walk(message)
+        if isinstance(inner, TensorProto) and inner.data_location == TensorProto.EXTERNAL
+    )
 
 
 def inline(model: ModelProto, folder: Path, limit: int) -> None:
@@ -33,15 +27,15 @@ def inline(model: ModelProto, folder: Path, limit: int) -> None:
     Parameters
     ----------
     limit : int
-        The most bytes to read, all tensors together.
+        The most bytes that the model may have with them.
 
     Raises
     ------
     ArtifactError
         A location is absolute, leaves `folder` (by ``..`` or by a link), or can't be read.
     """
-    left = limit
-    for tensor in external_tensors(model):
+    left = limit - model.ByteSize()
+    for tensor in list(external_tensors(model)):
         tensor.raw_data = _read(tensor, folder, left)
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
@@ -51,11 +45,12 @@ def inline(model: ModelProto, folder: Path, limit: int) -> None:
 def _read(tensor: TensorProto, folder: Path, limit: int) -> bytes:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
+    name = shortened(tensor.name)
     try:
         path = (folder / location).resolve()
         if not location or Path(location).is_absolute() or not path.is_relative_to(folder.resolve()):
             raise ArtifactError(
-                f"model.onnx is refused: tensor {tensor.name!r} has its data at {location!r}, "
+                f"model.onnx is refused: tensor {name} has its data at {shortened(location)}, "
                 f"outside {folder}"
             )
         offset = int(entries.get("offset", 0))
@@ -63,7 +58,7 @@ def _read(tensor: TensorProto, folder: Path, limit: int) -> bytes:
         if offset < 0 or length < 0 or not path.is_file():
             raise ValueError("not a part of a regular file")
         if length > limit:
-            raise ValueError("more than 2 GiB with the model's other data")
+            raise ValueError("more than the model may have in all")
         with path.open("rb") as file:
             file.seek(offset)
             data = file.read(length)
@@ -71,6 +66,6 @@ def _read(tensor: TensorProto, folder: Path, limit: int) -> bytes:
             raise ValueError(f"the file ends {length - len(data)} bytes too early")
     except (OSError, ValueError, RuntimeError) as error:
         raise ArtifactError(
-            f"can't read the data of tensor {tensor.name!r} of model.onnx from {location!r}: {error}"
+            f"can't read the data of tensor {name} of model.onnx from {shortened(location)}: {error}"
         ) from error
     return data

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from dropserve_models.errors import InputError, MonteCarloUnavailable
+from dropserve_models.errors import ArtifactError, InputError, ModelsError, MonteCarloUnavailable
 from dropserve_models.features import read_features
 from dropserve_models.inference.blueprint import Blueprint, draw_up
 from dropserve_models.inference.deterministic import Device
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from dropserve_models.inference.device.choice import AnyEngine
 
 DEFAULT_MEMORY_BYTES = 256 * 2**20
+_CAUSE_CHARACTERS = 300
+
 MAX_DIFFERENCE = 1e-4
 """How far the engine with dropout off may be from ONNX Runtime, relative to the largest output."""
 
@@ -55,6 +57,11 @@ class Model:
     def monte_carlo_unavailable(self) -> str | None:
         """Why Monte Carlo requests are refused, or None where they are (as far as is known) answered."""
         return self._unavailable
+
+    @property
+    def monte_carlo_prepared(self) -> bool:
+        """Whether a Monte Carlo request would find everything prepared."""
+        return self._engine is not None
 
     def prepare_monte_carlo(self) -> None:
         """Import torch, build the engine and check it against ONNX Runtime. Idempotent; slow the first time.
@@ -245,6 +252,7 @@ def load(
     device: Device = "auto",
     threads: int | None = None,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    max_bytes: int | None = None,
 ) -> Model:
     """Load and verify an artifact, ``REPOSITORY/NAME/VERSION``.
 
@@ -256,6 +264,8 @@ def load(
         Of ONNX Runtime. None: as many as the cores this process may use.
     memory_bytes : int
         What a Monte Carlo request may take beyond its input and answer.
+    max_bytes : int, optional
+        The most that the model may have on disk. None: what an ONNX file can, 2 GiB.
 
     Raises
     ------
@@ -264,6 +274,17 @@ def load(
     DeviceError
         `device` is "cuda" and ONNX Runtime can't use it.
     """
-    from dropserve_models.artifact import open_artifact
+    from dropserve_models.artifact import MAX_MODEL_BYTES, open_artifact
 
-    return Model(draw_up(open_artifact(folder), device, threads), memory_bytes)
+    artifact = open_artifact(folder, max_bytes or MAX_MODEL_BYTES)
+    try:
+        blueprint = draw_up(artifact, device, threads)
+    except ModelsError:
+        raise
+    except Exception as error:
+        # The graph is whatever somebody wrote: what nobody foresaw in it is its fault, told in one line.
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ArtifactError(
+            f"{artifact.folder}: model.onnx is malformed: {cause[:_CAUSE_CHARACTERS]}"
+        ) from error
+    return Model(blueprint, memory_bytes)

@@ -7,6 +7,7 @@
     ├── StartupError              the settings are right, and yet the server can't start
     ├── InvalidRequest            a field of the request is wrong
     ├── ModelNotFound             no such model, or no such version of it, is served
+    ├── LoadFailed                a model can't be loaded as it is
     ├── LimitExceeded             over one of the server's limits of size
     │   └── QueueFull             too many rows are waiting already
     ├── Unavailable               the server is starting or draining
@@ -49,6 +50,10 @@ class InvalidRequest(ServerError):
 
 class ModelNotFound(ServerError):
     """No such model, or no such version of it, is served."""
+
+
+class LoadFailed(ServerError):
+    """A model can't be loaded as it is, or its repository not be read."""
 
 
 class LimitExceeded(ServerError):

@@ -137,6 +137,12 @@ class Metrics:
             ("model",),
             registry=registry,
         )
+        self.failed_versions = Gauge(
+            "dropserve_model_failed_versions",
+            "Versions in the repository that should be served, and could not be loaded as they are now.",
+            ("model",),
+            registry=registry,
+        )
         Gauge(
             "dropserve_inflight_requests", "Prediction requests being answered now.", registry=registry
         ).set_function(lambda: self.inflight)
@@ -148,3 +154,16 @@ class Metrics:
     def of_model(self, model: str, version: str) -> ModelMetrics:
         """The handles of one version; call it once, when the version is loaded."""
         return ModelMetrics(self, model, version)
+
+    def forget_version(self, model: str, version: str, provider: str) -> None:
+        """A version is served no longer."""
+        _forget(self.model_info, model, version, provider)
+
+    def forget_model(self, model: str) -> None:
+        """The repository has no such model any more."""
+        _forget(self.failed_versions, model)
+
+
+def _forget(gauge: Gauge, *labels: str) -> None:
+    gauge.labels(*labels).set(0)  # whoever still holds the series, such as a file of several processes
+    gauge.remove(*labels)

@@ -15,7 +15,7 @@ from dropserve_models.errors import InputError, MonteCarloUnavailable
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
 from dropserve_server.errors import DeadlineExpired, LimitExceeded
 from dropserve_server.lane import Job, Lane
-from dropserve_server.repository import ServedModel
+from dropserve_server.served import ServedModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,69 +1,39 @@
-"""The models being served: loaded from a folder, looked up by name and version."""
+"""The models of a folder, served: loaded at the start, and kept in step with the folder."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from time import perf_counter
-from typing import Protocol
 
-from dropserve_models.artifact import list_models, list_versions
-from dropserve_models.errors import ArtifactError, DeviceError, ModelsError
-from dropserve_models.prediction import FloatArray, ModelInfo, MonteCarloOptions, Prediction
-from dropserve_server.errors import InvalidRequest, ModelNotFound, Unavailable
+from dropserve_models.errors import ArtifactError, DeviceError
+from dropserve_models.listing import Signature, list_models
+from dropserve_server.catalogue import LATEST, Catalogue, listed, shown
+from dropserve_server.errors import LoadFailed, ModelNotFound, Unavailable
+from dropserve_server.loading import Loader, VersionLoader
 from dropserve_server.logs import LOGGER
-from dropserve_server.metrics import Metrics, ModelMetrics
+from dropserve_server.memory import give_back_soon
+from dropserve_server.metrics import Metrics
+from dropserve_server.policy import ModelPolicy, VersionPolicy
+from dropserve_server.served import ServableModel, ServedModel, VersionStatus
+from dropserve_server.shelf import Orders, Shelf, renewed
+from dropserve_server.threads import Threads
 
-LATEST = ""
-_VERSION = re.compile("[1-9][0-9]{0,17}", re.ASCII)
-_NAMES_LISTED = 10
-_NAME_CHARACTERS = 128
+__all__ = ["LATEST", "Loader", "Repository", "ServableModel", "ServedModel", "VersionStatus"]
+
+Tell = Callable[[str, bool | None], None]
+"""Is told a model's name and whether it is served; None: there is no such model any more."""
 
 log = logging.getLogger(LOGGER)
 
 
-class ServableModel(Protocol):
-    """What the server asks of a model; `dropserve_models.Model` is one."""
+class Repository(Catalogue):
+    """The models being served, from a folder. For the event loop's thread; files are read in others.
 
-    @property
-    def info(self) -> ModelInfo:
-        """What the model is."""
-
-    @property
-    def monte_carlo_unavailable(self) -> str | None:
-        """Why Monte Carlo requests are refused, if they are."""
-
-    def prepare_monte_carlo(self) -> None:
-        """Make the first Monte Carlo request as fast as the next ones."""
-
-    def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
-        """Predict; any thread may call it at any time."""
-
-
-Loader = Callable[[Path], ServableModel]
-
-
-class ServedModel:
-    """One version of one model, ready to answer."""
-
-    __slots__ = ("features", "info", "metrics", "model", "name", "outputs", "version")
-
-    def __init__(self, model: ServableModel, metrics: ModelMetrics) -> None:
-        self.model = model
-        self.metrics = metrics
-        self.info = model.info
-        self.name = model.info.name
-        self.version = str(model.info.version)
-        self.features = len(model.info.feature_names)
-        self.outputs = len(model.info.output_names)
-
-
-class Repository:
-    """The models being served. Look-ups and `load` are for the event loop's thread.
+    One thing is done at a time: whoever asks for something waits until what was asked before is done.
 
     Parameters
     ----------
@@ -71,67 +41,79 @@ class Repository:
         ``folder/MODEL/VERSION/model.onnx``.
     loader : callable
         Loads and verifies the version in a folder, or raises ModelsError; runs in a thread.
-    versions : int
-        How many versions of a model to serve: the newest ones that load.
+    versions : VersionPolicy
+        Which versions of a model to serve.
+    models : mapping of str to ModelPolicy
+        The same, for single models.
     warm_up : bool
-        Whether to prepare Monte Carlo before a model is served.
+        Whether to prepare Monte Carlo before a version is served.
     """
 
     def __init__(
-        self, folder: Path, loader: Loader, metrics: Metrics, *, versions: int = 1, warm_up: bool = False
+        self,
+        folder: Path,
+        loader: Loader,
+        metrics: Metrics,
+        *,
+        versions: VersionPolicy = VersionPolicy(),  # noqa: B008  # frozen
+        models: Mapping[str, ModelPolicy] | None = None,
+        warm_up: bool = False,
     ) -> None:
+        super().__init__()
         self._folder = folder
-        self._loader = loader
+        self._loader = VersionLoader(loader, metrics)
         self._metrics = metrics
-        self._versions = versions
+        self._policy = ModelPolicy(versions)
+        self._policies = models or {}
         self._warm_up = warm_up
-        self._loading = True
-        self._failed: frozenset[str] = frozenset()
-        # By name, then by the version as requests spell it; LATEST is the default one.
-        self._served: Mapping[str, Mapping[str, ServedModel]] = {}
-
-    def find(self, name: str, version: str = LATEST) -> ServedModel:
-        """The model that answers requests for `name` and `version`.
-
-        Raises
-        ------
-        ModelNotFound
-            It is not served; the message names what is.
-        InvalidRequest
-            The version is not a positive integer.
-        Unavailable
-            It may be among the models that are still being loaded.
-        """
-        try:
-            return self._served[name][version]
-        except KeyError:
-            raise self._missing(name, version) from None
-
-    def __len__(self) -> int:
-        """How many models are served."""
-        return len(self._served)
+        self._tell: Tell = lambda name, served: None
+        self._shelves: dict[str, Shelf] = {}
+        self._orders: dict[str, Orders] = {}
+        self._awaited: set[str] = set()
+        self._trouble = ""
+        self._lock = asyncio.Lock()
+        # Of threads at work and of what they load; threads add and remove, each in one step.
+        self._at_work: set[int] = set()
+        self._being_loaded: set[tuple[str, int]] = set()
 
     @property
-    def loading(self) -> bool:
-        """Whether models are still being loaded for the first time."""
-        return self._loading
+    def busy(self) -> bool:
+        """Whether threads are at work, also on what nobody waits for any more."""
+        return bool(self._at_work)
 
-    def __iter__(self) -> Iterator[tuple[ServedModel, bool]]:
-        """Every served version by name and version, ascending, and whether it is the default one."""
-        for _, versions in sorted(self._served.items()):
-            default = versions[LATEST]
-            distinct = (served for version, served in versions.items() if version != LATEST)
-            for served in sorted(distinct, key=lambda served: served.info.version):
-                yield served, served is default
+    @property
+    def awaited(self) -> frozenset[str]:
+        """Names of the models that are still being loaded for the first time."""
+        return frozenset(self._awaited)
 
-    async def load(self, workers: int, tell: Callable[[str, bool], None]) -> None:
+    @property
+    def failed(self) -> frozenset[str]:
+        """Names of the models of which no version could be loaded."""
+        return frozenset(
+            name
+            for name, shelf in self._shelves.items()
+            if not shelf.loaded and (shelf.failed or shelf.trouble)
+        )
+
+    def statuses(self, only: str | None = None) -> list[VersionStatus]:
+        """How every version stands that is in the repository or served, by name and version, ascending."""
+        being_loaded = self._being_loaded.copy()
+        names = {*self._shelves, *(name for name, _ in being_loaded)}
+        return [
+            status
+            for name in sorted(names if only is None else names & {only})
+            for status in self._shelves.get(name, Shelf()).statuses(
+                name, self._policy_of(name), {version for model, version in being_loaded if model == name}
+            )
+        ]
+
+    async def load(self, workers: int, tell: Tell) -> None:
         """Load every model of the folder, each as soon as one of `workers` threads is free.
 
         Parameters
         ----------
         tell : callable
-            Told each model's name and whether it is served: that it is not as soon as it is found, and
-            that it is once it has loaded.
+            Told of each model when it is found, and from then on whenever it may have changed.
 
         Raises
         ------
@@ -140,101 +122,201 @@ class Repository:
         DeviceError
             The device asked for is not there.
         """
-        loop = asyncio.get_running_loop()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="load")
-        models: list[asyncio.Future[tuple[str, list[ServedModel]]]] = []
-        try:
-            names = await loop.run_in_executor(pool, list_models, self._folder)
-            for name in names:
-                tell(name, False)
-            models.extend(loop.run_in_executor(pool, self._load_model, name) for name in names)
-            for model in asyncio.as_completed(models):
-                name, versions = await model
-                self._publish(name, versions)
-                tell(name, bool(versions))
-        finally:
-            for model in models:
-                model.cancel()
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._tell = tell
+        async with self._lock:
+            with Threads(workers, self._at_work) as threads:
+                names = await threads.do(partial(list_models, self._folder))
+                self._awaited.update(names)
+                for name in names:
+                    tell(name, False)
+                await self._renew(threads, names)
+        for name in sorted(set(self._policies) - set(names)):
+            log.warning("settings name a model that is not there", extra={"model": name})
         self._loading = False
 
-    def _load_model(self, name: str) -> tuple[str, list[ServedModel]]:
-        """The newest versions that load, newest first. A broken one does not take a good one's place."""
-        versions: list[ServedModel] = []
-        try:
-            candidates = list_versions(self._folder / name)
-        except ArtifactError as error:
-            self._metrics.model_load_failures.labels(name).inc()
-            log.error("model failed to load", extra={"model": name, "reason": str(error)})
-            return name, versions
-        for version in reversed(candidates):
-            if len(versions) == self._versions:
-                break
-            if served := self._load_version(name, version):
-                versions.append(served)
-        return name, versions
+    async def watch(self, seconds: float) -> None:
+        """Refresh every so many seconds, without end; 0: never."""
+        if not seconds:
+            await asyncio.Event().wait()
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.refresh()
+            except Exception:
+                log.exception("repository not looked through", extra={"repository": str(self._folder)})
 
-    def _load_version(self, name: str, version: int) -> ServedModel | None:
-        about = {"model": name, "version": version}
-        started = perf_counter()
-        try:
-            model = self._loader(self._folder / name / str(version))
-            if self._warm_up and model.monte_carlo_unavailable is None:
-                model.prepare_monte_carlo()
-        except DeviceError:
-            raise
-        except Exception as error:
-            self._metrics.model_load_failures.labels(name).inc()
-            # Only a bug of ours, or of the runtime's, deserves its stack trace.
-            trace = None if isinstance(error, ModelsError) else error
-            log.error("model failed to load", extra=about | {"reason": str(error)}, exc_info=trace)
-            return None
-        finally:
-            seconds = perf_counter() - started
-            self._metrics.model_load_duration.labels(name).observe(seconds)
-        self._metrics.model_info.labels(name, str(version), model.info.provider).set(1)
-        log.info(
-            "model loaded",
-            extra=about | {"provider": model.info.provider, "seconds": round(seconds, 3)},
-        )
-        if model.monte_carlo_unavailable is not None:
-            log.info("no monte carlo", extra=about | {"reason": model.monte_carlo_unavailable})
-        return ServedModel(model, self._metrics.of_model(name, str(version)))
+    async def refresh(self) -> None:
+        """Serve what has changed in the folder, once it has looked the same twice.
 
-    def _publish(self, name: str, versions: list[ServedModel]) -> None:
-        if versions:
-            self._served = {
-                **self._served,
-                name: {LATEST: versions[0]} | {served.version: served for served in versions},
-            }
-        else:
-            self._failed |= {name}
+        Does nothing while the folder can't be listed, or is empty where models of it are served: that is
+        what a file system that is not mounted looks like.
+        """
+        async with self._lock:
+            with Threads(1, self._at_work) as threads:
+                try:
+                    names = await self._names(threads)
+                except LoadFailed as error:
+                    self._complain(str(error))
+                else:
+                    self._complain("")
+                    await self._renew(threads, names, patient=True)
 
-    def _missing(self, name: str, version: str) -> Exception:
-        if version != LATEST and not _VERSION.fullmatch(version):
-            return InvalidRequest(
-                "version",
-                f"version {_shown(version)} is not a positive integer in decimal; empty means the latest",
-            )
-        if name in self._served:
-            versions = sorted((v for v in self._served[name] if v != LATEST), key=int)
-            return ModelNotFound(
-                f"model {_shown(name)} has no version {version} here; served: {_listed(versions)}"
-            )
+    async def reload(self) -> None:
+        """Serve what is in the folder now; also try again what has failed.
+
+        Raises
+        ------
+        LoadFailed
+            The folder can't be listed, or is empty where models of it are served.
+        Unavailable
+            The models are still being loaded for the first time.
+        """
+        async with self._lock:
+            self._check_started()
+            with Threads(1, self._at_work) as threads:
+                await self._renew(threads, await self._names(threads), retry=True)
+
+    async def order(
+        self,
+        name: str,
+        change: Callable[[Orders], Orders],
+        fulfilled: Callable[[Shelf], bool] = lambda shelf: True,
+    ) -> Shelf:
+        """Change the orders for a model, follow them, and keep them where they could be `fulfilled`.
+
+        Returns
+        -------
+        Shelf
+            The model then.
+
+        Raises
+        ------
+        ModelNotFound
+            The repository has no such model.
+        LoadFailed
+            The folder can't be listed, or is empty where models of it are served.
+        Unavailable
+            The models are still being loaded for the first time.
+        """
+        async with self._lock:
+            self._check_started()
+            with Threads(1, self._at_work) as threads:
+                # What callers write is compared with names; it is no part of a path before it is one of them.
+                names = await self._names(threads)
+                if name not in names:
+                    raise ModelNotFound(f"the repository has no model {shown(name)}; it has: {listed(names)}")
+                before = self._orders.get(name, Orders())
+                self._orders[name] = change(before)
+                await self._renew(threads, [name], retry=True)
+                shelf = self._shelves.get(name, Shelf())
+                if not fulfilled(shelf):
+                    self._orders[name] = before
+                return shelf
+
+    def _check_started(self) -> None:
         if self._loading:
-            return Unavailable("the server is starting: models are being loaded; try again soon")
-        if name in self._failed:
-            return ModelNotFound(f"model {_shown(name)} could not be loaded; the server's log says why")
-        if not name:
-            return InvalidRequest("model", f"no model is named; served: {_listed(sorted(self._served))}")
-        return ModelNotFound(f"there is no model {_shown(name)}; served: {_listed(sorted(self._served))}")
+            raise Unavailable("the server is starting: models are being loaded; try again soon")
 
+    def _policy_of(self, name: str) -> ModelPolicy:
+        return self._policies.get(name, self._policy)
 
-def _listed(names: list[str]) -> str:
-    # Bounded: a status message travels in a header, which has little room.
-    more = len(names) - _NAMES_LISTED
-    return ", ".join(names[:_NAMES_LISTED]) + (f" and {more} more" if more > 0 else "") if names else "none"
+    async def _names(self, threads: Threads) -> list[str]:
+        """Names of the models that the folder has or had, sorted."""
+        try:
+            names = await threads.do(partial(list_models, self._folder))
+        except ArtifactError as error:
+            raise LoadFailed(str(error)) from error
+        if not names and self._served:
+            raise LoadFailed(
+                f"the repository {self._folder} is empty, as one that is not mounted; what is served stays"
+            )
+        return sorted({*names, *self._shelves})
 
+    def _complain(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble:
+                log.error("repository unreadable", extra={"reason": trouble})
+            else:
+                log.info("repository readable again", extra={"repository": str(self._folder)})
 
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= _NAME_CHARACTERS else text[:_NAME_CHARACTERS] + "...")
+    async def _renew(
+        self, threads: Threads, names: Iterable[str], *, patient: bool = False, retry: bool = False
+    ) -> None:
+        """Renew models, and serve each as soon as it is renewed."""
+
+        async def renew(name: str) -> None:
+            work = partial(
+                renewed,
+                self._shelves.get(name, Shelf()),
+                self._folder / name,
+                self._policy_of(name),
+                self._orders.get(name, Orders()),
+                self._load_version,
+                warm_up=self._warm_up,
+                patient=patient,
+                retry=retry,
+            )
+            self._put(name, await threads.do(work))
+
+        renewals = [asyncio.ensure_future(renew(name)) for name in names]
+        try:
+            for renewal in asyncio.as_completed(renewals):
+                await renewal
+        finally:
+            for renewal in renewals:
+                renewal.cancel()
+            await asyncio.gather(*renewals, return_exceptions=True)
+
+    def _load_version(self, folder: Path, signature: Signature, warm_up: bool) -> ServedModel:
+        key = (folder.parent.name, int(folder.name))
+        self._being_loaded.add(key)
+        try:
+            return self._loader.load(folder, signature, warm_up=warm_up)
+        except DeviceError as error:
+            if self._loading:
+                raise
+            raise LoadFailed(str(error)) from error
+        finally:
+            self._being_loaded.discard(key)
+
+    def _put(self, name: str, shelf: Shelf) -> None:
+        before = self._shelves.get(name, Shelf())
+        if shelf == before and name in self._shelves:
+            return
+        self._report(name, before, shelf)
+        self._awaited.discard(name)
+        exists = shelf.present or shelf.loaded or shelf.trouble
+        if exists:
+            self._shelves[name] = shelf
+        else:
+            self._shelves.pop(name, None)
+            self._orders.pop(name, None)
+            self._metrics.forget_model(name)
+        self._show(
+            name,
+            {version: standing.served for version, standing in shelf.loaded.items()},
+            self._policy_of(name).default_of(shelf.loaded),
+            self._why_absent(name, shelf) if exists else "",
+        )
+        self._tell(name, bool(shelf.loaded) if exists else None)
+
+    def _report(self, name: str, before: Shelf, after: Shelf) -> None:
+        if after.trouble and after.trouble != before.trouble:
+            self._metrics.model_load_failures.labels(name).inc()
+            log.error("model failed to load", extra={"model": name, "reason": after.trouble})
+        for version, standing in after.loaded.items():
+            self._metrics.model_info.labels(name, str(version), standing.served.info.provider).set(1)
+        for version, standing in before.loaded.items():
+            if version not in after.loaded:
+                self._metrics.forget_version(name, str(version), standing.served.info.provider)
+                log.info("model unloaded", extra={"model": name, "version": version})
+                weakref.finalize(standing.served, give_back_soon, asyncio.get_running_loop())
+        self._metrics.failed_versions.labels(name).set(len(after.failed))
+
+    def _why_absent(self, name: str, shelf: Shelf) -> str:
+        if self._orders.get(name, Orders()).withheld:
+            return "has been unloaded"
+        if shelf.failed or shelf.trouble:
+            return "could not be loaded; the server's log says why"
+        return "has no version that is to be served"

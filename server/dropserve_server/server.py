@@ -15,10 +15,12 @@ from time import perf_counter
 from typing import Any
 
 from dropserve_models import load
+from dropserve_server.administration import Administration
 from dropserve_server.grpc import tracing
+from dropserve_server.grpc.administration import ModelServicer
 from dropserve_server.grpc.calls import Calls
 from dropserve_server.grpc.health import OVERALL, HealthServicer
-from dropserve_server.grpc.listener import PREDICTION_SERVICE, listen
+from dropserve_server.grpc.listener import PREDICTION_SERVICE, listen, listen_to_administrators
 from dropserve_server.grpc.prediction import PredictionServicer
 from dropserve_server.grpc.request_log import RequestLog
 from dropserve_server.lane import Lane
@@ -46,7 +48,7 @@ class Ending:
     cut_off : int
         Requests that were not answered.
     computing : bool
-        Whether threads are still at work on requests that nobody waits for any more.
+        Whether threads are still at work on what nobody waits for any more: requests, models being loaded.
     """
 
     cut_off: int
@@ -72,10 +74,15 @@ class Server:
         self._repository = Repository(
             settings.repository,
             partial(
-                load, device=settings.device, threads=settings.threads, memory_bytes=settings.max_memory_bytes
+                load,
+                device=settings.device,
+                threads=settings.threads,
+                memory_bytes=settings.max_memory_bytes,
+                max_bytes=settings.max_artifact_bytes,
             ),
             self._metrics,
             versions=settings.versions,
+            models=settings.policies(),
             warm_up=settings.warm_up,
         )
         self._lanes = (
@@ -98,6 +105,7 @@ class Server:
         )
         interceptors = [self._tracer.interceptor] if self._tracer else []
         self._grpc, self._grpc_port = listen(settings, self._prediction, self._health, interceptors)
+        self._admin = listen_to_administrators(settings, ModelServicer(Administration(self._repository)))
         self._http = MetricsServer(
             settings.metrics_host, settings.metrics_port, self._metrics.registry, self._health.serving
         )
@@ -116,7 +124,7 @@ class Server:
         try:
             await self._startup()
             if await _finishes(self._load(), unless=self._stopping):
-                await self._stopping.wait()
+                await _finishes(self._repository.watch(self._settings.poll_seconds), unless=self._stopping)
             await _finishes(self._drain(), unless=self._aborting)
         finally:
             ending = await self._shutdown()
@@ -132,19 +140,22 @@ class Server:
 
     async def _startup(self) -> None:
         await self._grpc.start()
+        if self._admin is not None:
+            await self._admin[0].start()
         log.info(
             "listening",
             extra={
                 "host": self._settings.host,
                 "grpc_port": self._grpc_port,
                 "metrics_port": self._http.port,
+                **({"admin_port": self._admin[1]} if self._admin is not None else {}),
                 "pid": os.getpid(),
                 "version": version("dropserve"),
             },
         )
 
     async def _load(self) -> None:
-        await self._repository.load(_LOADING_THREADS, self._health.set)
+        await self._repository.load(_LOADING_THREADS, self._tell)
         # What lives from now on until the end need not be looked through at every garbage collection.
         gc.collect()
         gc.freeze()
@@ -154,14 +165,27 @@ class Server:
                 extra={"repository": str(self._settings.repository), "expected": "MODEL/VERSION/model.onnx"},
             )
             return
-        self._health.set(PREDICTION_SERVICE, True)
-        self._health.set(OVERALL, True)
+        self._tell_of_all()
         seconds = round(perf_counter() - self._started, 3)
         log.info("serving", extra={"models": len(self._repository), "seconds": seconds})
+
+    def _tell(self, model: str, served: bool | None) -> None:
+        if served is None:
+            self._health.forget(model)
+        else:
+            self._health.set(model, served)
+        if not self._repository.loading:
+            self._tell_of_all()
+
+    def _tell_of_all(self) -> None:
+        for service in (PREDICTION_SERVICE, OVERALL):
+            self._health.set(service, len(self._repository) > 0)
 
     async def _drain(self) -> None:
         """Say that we leave, take requests a little longer, then only finish those in flight."""
         self._health.drain()
+        if self._admin is not None:
+            await self._admin[0].stop(None)
         log.info("draining", extra={"inflight": self._metrics.inflight})
         await asyncio.sleep(self._settings.drain_seconds)
         # Stopping cancels the calls that gRPC holds and has not handed to us yet, and CANCELLED is not to be
@@ -180,13 +204,15 @@ class Server:
     async def _shutdown(self) -> Ending:
         cut_off = self._metrics.inflight
         await self._grpc.stop(None)
+        if self._admin is not None:
+            await self._admin[0].stop(None)
         await asyncio.to_thread(self._http.close)
         idle = [await lane.close(_FLUSH_SECONDS) for lane in self._lanes]
         if self._tracer:
             await asyncio.to_thread(self._tracer.close, _FLUSH_SECONDS)
         self._request_log.tell_suppressed()
         log.info("stopped", extra={"cut_off": cut_off})
-        return Ending(cut_off, computing=not all(idle))
+        return Ending(cut_off, computing=not all(idle) or self._repository.busy)
 
 
 async def _finishes(work: Coroutine[Any, Any, None], unless: asyncio.Event) -> bool:

@@ -6,6 +6,7 @@ key ``max_rows`` of the TOML file. Flags win over the environment, which wins ov
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -13,18 +14,76 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, FilePath, NonNegativeInt, PositiveInt, ValidationError, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    NonNegativeInt,
+    PlainSerializer,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from dropserve_models.artifact import MAX_MODEL_BYTES
+from dropserve_models.listing import is_model_name
 from dropserve_models.model import DEFAULT_MEMORY_BYTES
 from dropserve_models.prediction import DEFAULT_PASSES, MAX_PASSES
 from dropserve_server.errors import SettingsError
+from dropserve_server.policy import ModelPolicy, VersionPolicy
 
 ENVIRONMENT_PREFIX = "DROPSERVE_"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
 MessageBytes = Annotated[int, Field(ge=2**16, le=2**31 - 1)]
+
+
+def _policy(value: object) -> object:
+    return VersionPolicy.parse(str(value)) if isinstance(value, str | int) else value
+
+
+def _json(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError('must be JSON, e.g. {"NAME": {"versions": "all", "default": 3}}') from None
+
+
+def _model_name(name: str) -> str:
+    if not is_model_name(name):
+        raise ValueError("can't be a model's name")
+    return name
+
+
+Versions = Annotated[VersionPolicy, BeforeValidator(_policy), PlainSerializer(str)]
+
+
+class ModelSettings(BaseModel):
+    """What to serve of one model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    versions: Versions | None = None
+    """As the setting of that name, which holds where this is not given."""
+
+    default: PositiveInt | None = None
+    """The version that answers requests which name none; served in any case. Not given: the newest served."""
+
+
+Models = Annotated[
+    dict[Annotated[str, AfterValidator(_model_name)], ModelSettings], NoDecode, BeforeValidator(_json)
+]
 
 
 class Settings(BaseSettings):
@@ -53,6 +112,12 @@ class Settings(BaseSettings):
     metrics_port: Port = 8002
     """Port of Prometheus' /metrics, over HTTP; 0 picks a free one, which the log names."""
 
+    admin_host: str = "127.0.0.1"
+    """Address the admin port binds to."""
+
+    admin_port: Port | None = None
+    """Port of the gRPC service for administrators; 0 picks a free one, which the log names. Unset: none."""
+
     tls_certificate: FilePath | None = None
     """PEM file of the server's certificate chain. With tls_key: the gRPC port speaks TLS only."""
 
@@ -71,8 +136,17 @@ class Settings(BaseSettings):
     monte_carlo_workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Monte Carlo requests computed at the same time. They never hold deterministic ones up."""
 
-    versions: PositiveInt = 1
-    """How many versions of each model to serve: the newest ones that load."""
+    versions: Versions = VersionPolicy()
+    """Which versions of each model to serve: latest:N or N, the newest N that load; all; or only:1,3."""
+
+    models: Models = {}
+    """The same for single models, and their default versions: a TOML table [models.NAME], or JSON."""
+
+    poll_seconds: Seconds = 2.0
+    """How often to look for what has changed in the repository; 0: never."""
+
+    max_artifact_bytes: Annotated[int, Field(ge=1, le=MAX_MODEL_BYTES)] = 512 * 2**20
+    """Largest model that is loaded, in bytes on disk, all files together."""
 
     warm_up: bool = False
     """Prepare Monte Carlo for every model before it is served, not at its first such request."""
@@ -127,6 +201,13 @@ class Settings(BaseSettings):
         if self.max_rows > self.queue_rows:
             raise ValueError(f"max_rows is {self.max_rows}, more than queue_rows, {self.queue_rows}")
         return self
+
+    def policies(self) -> dict[str, ModelPolicy]:
+        """What to serve of single models."""
+        return {
+            name: ModelPolicy(model.versions or self.versions, model.default)
+            for name, model in self.models.items()
+        }
 
 
 def read_settings(flags: Mapping[str, Any], config: str | None = None) -> Settings:
@@ -191,21 +272,23 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _problems(error: ValidationError, flags: Mapping[str, Any], config: str | None) -> Iterator[str]:
     for problem in error.errors(include_url=False, include_context=False):
         name = ".".join(str(part) for part in problem["loc"])
-        variable = ENVIRONMENT_PREFIX + name.upper()
+        setting, _, inside = name.partition(".")
+        variable = ENVIRONMENT_PREFIX + setting.upper()
         if not name:
             yield problem["msg"].removeprefix("Value error, ")
         elif problem["type"] == "missing":
             yield f"{flag(name)} is required (or {variable}, or {name} in the settings file)"
-        elif problem["type"] == "extra_forbidden":
+        elif problem["type"] == "extra_forbidden" and not inside:
             yield f"{config}: there is no setting {name!r}"
         else:
             known_variables = {v.upper() for v in os.environ}
             source = (
-                flag(name)
-                if name in flags
+                flag(setting)
+                if setting in flags
                 else variable
                 if variable in known_variables
-                else f"{config}: {name}"
-            )
-            message = problem["msg"][0].lower() + problem["msg"][1:]
+                else f"{config}: {setting}"
+            ) + (f".{inside}" if inside else "")
+            message = problem["msg"].removeprefix("Value error, ")
+            message = message[0].lower() + message[1:]
             yield f"{source} is {problem['input']!r}: {message}"

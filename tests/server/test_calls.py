@@ -11,7 +11,7 @@ from dropserve_models.errors import InputError, MemoryLimitError
 from dropserve_server.errors import LimitExceeded, ModelNotFound, QueueFull, Unavailable
 from dropserve_server.grpc.calls import Calls
 from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO, Metrics, Mode
-from dropserve_server.repository import ServedModel
+from dropserve_server.served import ServedModel
 from support.fake_model import FakeModel
 
 

@@ -30,6 +30,7 @@ FAMILIES = {
     "dropserve_model_info": {"model", "version", "provider"},
     "dropserve_model_load_duration_seconds": {"model"},
     "dropserve_model_load_failures": {"model"},
+    "dropserve_model_failed_versions": {"model"},
     "dropserve_build_info": {"version", "python"},
 }
 
@@ -41,6 +42,7 @@ def test_families_have_the_names_and_labels_that_the_contract_fixes() -> None:
     metrics.rejected.labels("m", "rows").inc()
     metrics.model_load_duration.labels("m").observe(1)
     metrics.model_load_failures.labels("m").inc()
+    metrics.failed_versions.labels("m").set(1)
     found = {
         family.name: {label for sample in family.samples for label in sample.labels} - {"le"}
         for family in metrics.registry.collect()

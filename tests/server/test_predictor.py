@@ -14,7 +14,7 @@ from dropserve_server.errors import DeadlineExpired, LimitExceeded, QueueFull
 from dropserve_server.lane import Lane
 from dropserve_server.metrics import Metrics
 from dropserve_server.predictor import Limits, Predictor, check_finite
-from dropserve_server.repository import ServedModel
+from dropserve_server.served import ServedModel
 from support.fake_model import FakeModel
 
 SECONDS = 10.0

@@ -10,43 +10,11 @@ import pytest
 
 from dropserve_models.errors import ArtifactError, DeviceError
 from dropserve_server.errors import InvalidRequest, ModelNotFound, Unavailable
-from dropserve_server.metrics import Metrics
 from dropserve_server.repository import Repository
-from support.fake_model import FakeModel, fake_info
+from support.fake_model import FakeModel
+from support.shelf import Shelf, served
 
 SECONDS = 10.0
-
-
-class Shelf:
-    """A repository folder whose versions load as fakes, or fail as told."""
-
-    def __init__(self, folder: Path, *versions: str) -> None:
-        self.folder = folder
-        self.errors: dict[str, Exception] = {}
-        self.models: dict[str, FakeModel] = {}
-        self.metrics = Metrics()
-        for version in versions:
-            (folder / version).mkdir(parents=True)
-
-    def load(self, folder: Path) -> FakeModel:
-        key = f"{folder.parent.name}/{folder.name}"
-        if key in self.errors:
-            raise self.errors[key]
-        self.models[key] = FakeModel(fake_info(folder.parent.name, int(folder.name)))
-        return self.models[key]
-
-    def open(self, *, versions: int = 1, warm_up: bool = False) -> Repository:
-        repository = Repository(self.folder, self.load, self.metrics, versions=versions, warm_up=warm_up)
-        self.told: list[tuple[str, bool]] = []
-        asyncio.run(repository.load(2, lambda name, served: self.told.append((name, served))))
-        return repository
-
-    def failures(self, model: str) -> float | None:
-        return self.metrics.registry.get_sample_value("dropserve_model_load_failures_total", {"model": model})
-
-
-def served(repository: Repository) -> list[tuple[str, str, bool]]:
-    return [(model.name, model.version, is_default) for model, is_default in repository]
 
 
 def test_the_latest_version_of_every_model_is_served(tmp_path: Path) -> None:
@@ -57,7 +25,7 @@ def test_the_latest_version_of_every_model_is_served(tmp_path: Path) -> None:
 
 
 def test_several_versions_are_served_when_asked_for(tmp_path: Path) -> None:
-    repository = Shelf(tmp_path, "b/2", "b/9", "b/10").open(versions=2)
+    repository = Shelf(tmp_path, "b/2", "b/9", "b/10").open("2")
     assert served(repository) == [("b", "9", False), ("b", "10", True)]
     assert repository.find("b").version == "10"
     assert repository.find("b", "9").version == "9"
@@ -71,7 +39,7 @@ def test_a_broken_version_does_not_take_a_good_ones_place(
     repository = shelf.open()
     assert served(repository) == [("m", "2", True)]
     assert "m/1" not in shelf.models
-    assert shelf.failures("m") == 1
+    assert shelf.sample("model_load_failures_total", "m") == 1
     (record,) = [r for r in caplog.records if r.getMessage() == "model failed to load"]
     assert (vars(record)["model"], vars(record)["version"]) == ("m", 3)
     assert vars(record)["reason"] == "model.onnx is damaged"
@@ -104,7 +72,7 @@ def test_a_missing_device_is_no_models_fault(tmp_path: Path) -> None:
     shelf.errors["b/1"] = DeviceError("no CUDA")
     with pytest.raises(DeviceError, match="no CUDA"):
         shelf.open()
-    assert shelf.failures("b") is None
+    assert shelf.sample("model_load_failures_total", "b") is None
 
 
 def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
@@ -157,7 +125,7 @@ def test_while_loading_nothing_is_declared_missing(tmp_path: Path) -> None:
 def test_what_is_missing_is_named_beside_what_there_is(
     tmp_path: Path, name: str, version: str, message: str
 ) -> None:
-    repository = Shelf(tmp_path, "a/1", "a/2", "b/1").open(versions=5)
+    repository = Shelf(tmp_path, "a/1", "a/2", "b/1").open("5")
     with pytest.raises(ModelNotFound, match=message):
         repository.find(name, version)
 

@@ -19,7 +19,7 @@ from dropserve_server.grpc.request_log import RequestLog
 from dropserve_server.logs import LOGGER
 from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO, Metrics
 from dropserve_server.predictor import PredictionJob
-from dropserve_server.repository import ServedModel
+from dropserve_server.served import ServedModel
 from support.fake_model import FakeModel
 
 NOT_FOUND, EXHAUSTED = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dropserve_server.errors import SettingsError
+from dropserve_server.policy import VersionPolicy
 from dropserve_server.settings import Settings, mistyped_variables, read_settings
 
 
@@ -44,7 +45,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(
     settings = read_settings({"metrics_port": "3"}, config)
     assert settings.repository == Path("file")
     assert (settings.max_rows, settings.grpc_port, settings.metrics_port) == (1, 2, 3)
-    assert settings.versions == 1  # set to nothing is not set
+    assert settings.versions == VersionPolicy(1)  # set to nothing is not set
 
 
 def test_the_environment_may_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

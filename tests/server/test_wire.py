@@ -18,7 +18,7 @@ from dropserve_server.errors import InvalidRequest
 from dropserve_server.grpc import wire
 from dropserve_server.metrics import Metrics
 from dropserve_server.predictor import PredictionJob
-from dropserve_server.repository import ServedModel
+from dropserve_server.served import ServedModel
 from support.fake_model import FakeModel, fake_info
 
 features = stn.arrays(

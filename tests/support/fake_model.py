@@ -49,6 +49,10 @@ class FakeModel:
         self.error: Exception | None = None
         self.prepared = 0
 
+    @property
+    def monte_carlo_prepared(self) -> bool:
+        return self.prepared > 0
+
     def prepare_monte_carlo(self) -> None:
         self.prepared += 1
 

@@ -14,6 +14,8 @@ from dropserve_models.prediction import FloatArray
 
 Device = Literal["auto", "cpu", "cuda"]
 
+_LINE_CHARACTERS = 300
+
 
 class Session:
     """An ONNX Runtime session with one float32 input, [rows, features]. Thread-safe.
@@ -31,11 +33,15 @@ class Session:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors reach us as exceptions
+        providers = _providers(device)
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=_providers(device))
+            # Its fallback is to the CPU, tells so on stdout, and is no help where that is what failed.
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=providers, enable_fallback=len(providers) > 1
+            )
         except Exception as error:  # the runtime's exceptions have no common base class
-            raise ArtifactError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+            raise ArtifactError(f"ONNX Runtime refuses the model: {first_line(error)}") from error
         self.provider = cast(str, self._session.get_providers()[0])
         if device == "cuda" and self.provider != "CUDAExecutionProvider":
             raise DeviceError(
@@ -115,5 +121,6 @@ def _providers(device: Device) -> list[str | tuple[str, dict[str, str]]]:
     return [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def first_line(error: Exception) -> str:
+    """What the runtime says, in one line of a bounded length: it quotes the model's names."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:_LINE_CHARACTERS]

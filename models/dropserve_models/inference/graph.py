@@ -149,7 +149,7 @@ def _evaluate(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> dict[str, 
     constant_model = _like(model, graph)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     session = onnxruntime.InferenceSession(
         constant_model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -14,7 +14,7 @@ from typing import TextIO
 
 import numpy as np
 
-from dropserve_models import artifact
+from dropserve_models import publishing
 from dropserve_models.errors import ArtifactError, ConfigError
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.manifest import Manifest, TrainingRecord, sha256_of
@@ -179,7 +179,7 @@ def train(
     }
     if cross_validation is not None:
         files[CROSS_VALIDATION_FILE] = cross_validation.to_json()
-    folder = artifact.publish(job.repository, job.name, model_bytes, manifest, files)
+    folder = publishing.publish(job.repository, job.name, model_bytes, manifest, files)
     if checkpoints is not None:
         checkpoints.remove()
     return Outcome(
@@ -195,7 +195,7 @@ def _check(job: Job) -> None:
             f"{job.repeats} repeats of a cross-validation: give at least 1, and the number of folds with it"
         )
     try:
-        artifact.check_publishable(job.repository, job.name)
+        publishing.check_publishable(job.repository, job.name)
     except ArtifactError as error:
         raise ConfigError(str(error)) from error
 

@@ -47,6 +47,38 @@ TASK_MULTICLASS: Task.ValueType  # 3
 """Three or more classes; outputs are one column of probability per class."""
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
+class _VersionState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERSION_STATE_UNSPECIFIED: _VersionState.ValueType  # 0
+    """Not said. Never sent by a server."""
+    VERSION_STATE_LOADING: _VersionState.ValueType  # 1
+    """It is being loaded, and not served yet."""
+    VERSION_STATE_SERVING: _VersionState.ValueType  # 2
+    """It answers requests."""
+    VERSION_STATE_FAILED: _VersionState.ValueType  # 3
+    """It should be served, and could not be loaded. It is tried again when it changes, or when an administrator asks."""
+    VERSION_STATE_UNLOADED: _VersionState.ValueType  # 4
+    """It is not to be served: the version policy does not want it, or an administrator has unloaded it."""
+
+class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper):
+    """How a version in the repository stands."""
+
+VERSION_STATE_UNSPECIFIED: VersionState.ValueType  # 0
+"""Not said. Never sent by a server."""
+VERSION_STATE_LOADING: VersionState.ValueType  # 1
+"""It is being loaded, and not served yet."""
+VERSION_STATE_SERVING: VersionState.ValueType  # 2
+"""It answers requests."""
+VERSION_STATE_FAILED: VersionState.ValueType  # 3
+"""It should be served, and could not be loaded. It is tried again when it changes, or when an administrator asks."""
+VERSION_STATE_UNLOADED: VersionState.ValueType  # 4
+"""It is not to be served: the version policy does not want it, or an administrator has unloaded it."""
+Global___VersionState: _TypeAlias = VersionState  # noqa: Y015
+
 @_typing.final
 class ModelInfo(_message.Message):
     """One version of one model, as this server serves it."""
@@ -122,3 +154,43 @@ class ModelInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelInfo: _TypeAlias = ModelInfo  # noqa: Y015
+
+@_typing.final
+class VersionStatus(_message.Message):
+    """One version of one model in the repository, served or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The model's name: the name of its folder in the repository."""
+    version: _builtins.str
+    """The version: a positive integer, in decimal."""
+    state: Global___VersionState.ValueType
+    """How it stands."""
+    reason: _builtins.str
+    """Why a failed version could not be loaded. Of a serving one: why what is in its folder now could not be loaded
+    in its place. Otherwise empty. Told to administrators only.
+    """
+    is_default: _builtins.bool
+    """Whether this is the version that answers a request which names no version."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        state: Global___VersionState.ValueType = ...,
+        reason: _builtins.str = ...,
+        is_default: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_default", b"is_default", "name", b"name", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionStatus: _TypeAlias = VersionStatus  # noqa: Y015

@@ -66,7 +66,7 @@ class PredictRequest(_message.Message):
     model: _builtins.str
     """The model's name. Required."""
     version: _builtins.str
-    """The version, a positive integer in decimal. Empty: the latest one."""
+    """The version, a positive integer in decimal. Empty: the default one, which is the latest unless the server is told otherwise."""
     request_id: _builtins.str
     """Returned unchanged in the response, and written to the server's log beside a failure. At most
     256 bytes. Optional; PredictStream callers need it to tell the answers apart.
@@ -392,23 +392,29 @@ Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
 @_typing.final
 class ListModelsResponse(_message.Message):
-    """Every served model."""
+    """Every served model, and what should be served and is not."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
+    NOT_SERVED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelInfo]:
         """By name and then by version, ascending."""
+
+    @_builtins.property
+    def not_served(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.VersionStatus]:
+        """The versions that are being loaded, or could not be loaded, by name and then by version, ascending."""
 
     def __init__(
         self,
         *,
         models: _abc.Iterable[_model_pb2.ModelInfo] | None = ...,
+        not_served: _abc.Iterable[_model_pb2.VersionStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "not_served", b"not_served"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -425,7 +431,7 @@ class GetModelRequest(_message.Message):
     name: _builtins.str
     """The model's name. Required."""
     version: _builtins.str
-    """The version, a positive integer in decimal. Empty: the latest one."""
+    """The version, a positive integer in decimal. Empty: the default one, which is the latest unless the server is told otherwise."""
     def __init__(
         self,
         *,

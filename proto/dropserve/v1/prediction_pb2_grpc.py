@@ -97,7 +97,7 @@ class PredictionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists every served version of every model, by name and then by version, ascending.
+        """Lists every served version of every model, and those that should be served and are not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

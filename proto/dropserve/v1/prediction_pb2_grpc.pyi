@@ -57,7 +57,7 @@ class PredictionServiceStub:
     side and every request has been answered.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_prediction_pb2.ListModelsRequest, _prediction_pb2.ListModelsResponse]
-    """Lists every served version of every model, by name and then by version, ascending."""
+    """Lists every served version of every model, and those that should be served and are not."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_prediction_pb2.GetModelRequest, _prediction_pb2.GetModelResponse]
     """Describes one version of one model.
 
@@ -94,7 +94,7 @@ class PredictionServiceAsyncStub(PredictionServiceStub):
     side and every request has been answered.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_prediction_pb2.ListModelsRequest, _prediction_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists every served version of every model, by name and then by version, ascending."""
+    """Lists every served version of every model, and those that should be served and are not."""
     GetModel: _aio.UnaryUnaryMultiCallable[_prediction_pb2.GetModelRequest, _prediction_pb2.GetModelResponse]  # type: ignore[assignment]
     """Describes one version of one model.
 
@@ -146,7 +146,7 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _prediction_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_prediction_pb2.ListModelsResponse, _abc.Awaitable[_prediction_pb2.ListModelsResponse]]:
-        """Lists every served version of every model, by name and then by version, ascending."""
+        """Lists every served version of every model, and those that should be served and are not."""
 
     @_abc_1.abstractmethod
     def GetModel(

@@ -17,7 +17,7 @@ from dropserve_server.grpc.status import code_of
 from dropserve_server.grpc.wire import MAX_REQUEST_ID_BYTES
 from dropserve_server.metrics import MONTE_CARLO, Metrics, Mode
 from dropserve_server.predictor import PredictionJob
-from dropserve_server.repository import ServedModel
+from dropserve_server.served import ServedModel
 
 if TYPE_CHECKING:
     from dropserve_server.grpc.spans import Tracer

@@ -39,6 +39,11 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         serving = self._serving.get(service)
         return None if serving is None else serving and not self._draining
 
+    def forget(self, service: str) -> None:
+        """There is no such service any more."""
+        self._serving.pop(service, None)
+        self._notify()
+
     def drain(self) -> None:
         """Nothing is serving from now on."""
         self._draining = True

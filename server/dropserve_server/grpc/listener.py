@@ -1,4 +1,4 @@
-"""The gRPC port: its options, its TLS, and the services behind it."""
+"""The gRPC ports: their options, their TLS, and the services behind them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from dropserve.v1 import prediction_pb2, prediction_pb2_grpc
+from dropserve.v1 import administration_pb2, administration_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from dropserve_server.errors import StartupError
+from dropserve_server.grpc.administration import ModelServicer
 from dropserve_server.grpc.health import HealthServicer
 from dropserve_server.grpc.prediction import PredictionServicer
 from dropserve_server.settings import Settings
 
 PREDICTION_SERVICE: str = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
+_MODEL_SERVICE: str = administration_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 _HEALTH_SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -39,15 +41,40 @@ def listen(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     services: Sequence[str] = (PREDICTION_SERVICE, _HEALTH_SERVICE, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(services, server)
-    address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
+    return server, _bind(server, "gRPC", settings.host, settings.grpc_port, settings)
+
+
+def listen_to_administrators(
+    settings: Settings,
+    models: ModelServicer,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> tuple[grpc.aio.Server, int] | None:
+    """The same for the admin port, where there is to be one.
+
+    Raises
+    ------
+    StartupError
+        The port can't be bound, or the certificate or its key can't be used.
+    """
+    if settings.admin_port is None:
+        return None
+    server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
+    administration_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
+    reflection.enable_server_reflection((_MODEL_SERVICE, reflection.SERVICE_NAME), server)
+    return server, _bind(server, "admin", settings.admin_host, settings.admin_port, settings)
+
+
+def _bind(server: grpc.aio.Server, name: str, host: str, port: int, settings: Settings) -> int:
+    """Bind `server`, and return its port."""
+    address = f"{_bracketed(host)}:{port}"
     credentials = _credentials(settings.tls_certificate, settings.tls_key)
     try:
         if credentials is None:
-            return server, server.add_insecure_port(address)
-        return server, server.add_secure_port(address, credentials)
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        if reason := _why_not(settings.host, settings.grpc_port):
-            raise StartupError(f"can't listen on gRPC port {address}: {reason}") from error
+        if reason := _why_not(host, port):
+            raise StartupError(f"can't listen on {name} port {address}: {reason}") from error
         raise StartupError(
             f"{settings.tls_certificate} and {settings.tls_key} are no certificate and its key in PEM form"
         ) from error

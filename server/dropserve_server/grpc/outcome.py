@@ -8,7 +8,7 @@ import grpc
 
 from dropserve_server.metrics import UNKNOWN, Mode
 from dropserve_server.predictor import PredictionJob
-from dropserve_server.repository import ServedModel
+from dropserve_server.served import ServedModel
 
 
 @dataclass(frozen=True, slots=True)

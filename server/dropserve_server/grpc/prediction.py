@@ -87,12 +87,17 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     async def ListModels(
         self, request: prediction_pb2.ListModelsRequest, context: Context
     ) -> prediction_pb2.ListModelsResponse:
-        """Describe every served version of every model."""
+        """Describe every served version of every model, and name those that should be served and are not."""
         if self._repository.loading:
             error = Unavailable("the server is starting: models are being loaded; try again soon")
             await context.abort_with_status(status_of(error))
         return prediction_pb2.ListModelsResponse(
-            models=[wire.write_model(served, is_default) for served, is_default in self._repository]
+            models=[wire.write_model(served, is_default) for served, is_default in self._repository],
+            not_served=[
+                wire.write_status(status)
+                for status in self._repository.statuses()
+                if status.state in ("loading", "failed")
+            ],
         )
 
     async def GetModel(

@@ -17,6 +17,7 @@ from dropserve_server.errors import (
     DeadlineExpired,
     InvalidRequest,
     LimitExceeded,
+    LoadFailed,
     ModelNotFound,
     Unavailable,
 )
@@ -26,6 +27,7 @@ _CODES: dict[type[BaseException], grpc.StatusCode] = {
     InputError: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     MonteCarloUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
+    LoadFailed: grpc.StatusCode.FAILED_PRECONDITION,
     LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     MemoryLimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExpired: grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -10,7 +10,7 @@ from dropserve.v1 import model_pb2, prediction_pb2, tensor_pb2
 from dropserve_models.prediction import FloatArray, Masks, MonteCarloOptions, Prediction, Task
 from dropserve_server.errors import InvalidRequest
 from dropserve_server.predictor import PredictionJob
-from dropserve_server.repository import ServedModel
+from dropserve_server.served import ServedModel, State, VersionStatus
 
 MAX_REQUEST_ID_BYTES = 256
 
@@ -26,6 +26,13 @@ _TASKS: dict[Task, model_pb2.Task.ValueType] = {
     "regression": model_pb2.TASK_REGRESSION,
     "binary": model_pb2.TASK_BINARY,
     "multiclass": model_pb2.TASK_MULTICLASS,
+}
+
+_STATES: dict[State, model_pb2.VersionState.ValueType] = {
+    "loading": model_pb2.VERSION_STATE_LOADING,
+    "serving": model_pb2.VERSION_STATE_SERVING,
+    "failed": model_pb2.VERSION_STATE_FAILED,
+    "unloaded": model_pb2.VERSION_STATE_UNLOADED,
 }
 
 
@@ -130,6 +137,17 @@ def write_model(served: ServedModel, is_default: bool) -> model_pb2.ModelInfo:
         monte_carlo_unavailable=served.model.monte_carlo_unavailable or "",
         predicts_noise=info.predicts_noise,
         provider=info.provider,
+    )
+
+
+def write_status(status: VersionStatus, reason: str = "") -> model_pb2.VersionStatus:
+    """What is told about a version in the repository; the `reason` may name files, so not to everybody."""
+    return model_pb2.VersionStatus(
+        name=status.name,
+        version=str(status.version),
+        state=_STATES[status.state],
+        reason=reason,
+        is_default=status.is_default,
     )
 
 

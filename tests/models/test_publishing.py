@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dropserve_models.artifact import check_publishable, list_versions, publish
 from dropserve_models.errors import ArtifactError
+from dropserve_models.listing import list_versions
 from dropserve_models.manifest import Manifest, sha256_of
+from dropserve_models.publishing import check_publishable, publish
 
 MODEL = b"graph"
 MANIFEST = Manifest(
@@ -170,3 +175,31 @@ def test_what_is_bound_to_fail_is_told_beforehand(tmp_path: Path, monkeypatch: p
     with pytest.raises(ArtifactError, match="is not writable"):
         check_publishable(tmp_path, "other")
     assert content(tmp_path) == ["file", "model"]
+
+
+def test_what_a_killed_publisher_left_goes_with_the_next_one_after_a_day(tmp_path: Path) -> None:
+    for name, age in (("old", 25 * 3600), ("recent", 23 * 3600)):
+        folder = tmp_path / "model" / f".publish-{name}"
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").write_bytes(MODEL)
+        os.utime(folder, (time.time() - age,) * 2)
+    assert list_versions(tmp_path / "model") == []
+    publish(tmp_path, "model", MODEL, MANIFEST)
+    assert [path.name for path in (tmp_path / "model").glob(".*")] == [".publish-recent"]
+
+
+def test_a_publisher_that_is_killed_leaves_nothing_that_is_seen(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from dropserve_models.manifest import Manifest, sha256_of\n"
+        "from dropserve_models.publishing import publish\n"
+        "os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "manifest = Manifest(task='regression', feature_names=('x',), output_names=('y',), drop_rates=(),\n"
+        "                    predicts_noise=False, sha256=sha256_of(b'graph'))\n"
+        "publish(sys.argv[1], 'model', b'graph', manifest)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(content(tmp_path / "model")) == 3  # the hidden folder and its two files
+    assert list_versions(tmp_path / "model") == []
+    assert publish(tmp_path, "model", MODEL, MANIFEST).name == "1"

@@ -1,0 +1,270 @@
+"""A repository that changes under a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from dropserve.v1 import administration_pb2 as admin_pb2
+from dropserve.v1 import model_pb2, prediction_pb2
+from dropserve.v1.administration_pb2_grpc import ModelServiceStub
+from dropserve.v1.prediction_pb2 import MonteCarlo
+from dropserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from dropserve_models.manifest import Manifest, sha256_of
+from dropserve_models.publishing import publish as publish_next
+from support.onnx_models import Mlp, mlp, publish
+from support.prediction_client import Asker, array_of, refusal_of, request
+from support.server_process import TIMEOUT, ServerProcess, server_process
+
+SIZES, RATES = [6, 32, 2], [0.1, 0.3]
+ROWS = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
+QUICK = ("--poll-seconds", "0.05")
+REPLACEMENTS = 100
+CLIENTS = 6
+GROWTH = 1.1  # of resident memory, over the second half of the replacements
+
+
+def network(version: int) -> Mlp:
+    """Every version is another network."""
+    return mlp(SIZES, RATES, seed=version)
+
+
+def expected(version: int) -> np.ndarray:
+    return network(version).forward(ROWS, [None] * len(RATES))
+
+
+def publish_version(repository: Path, version: int, name: str = "net") -> Path:
+    """As dropserve publishes: whole, with a manifest."""
+    data = network(version).onnx()
+    manifest = Manifest(
+        task="regression",
+        feature_names=tuple("abcdef"),
+        output_names=("y", "z"),
+        drop_rates=(0.1, 0.3),
+        predicts_noise=False,
+        sha256=sha256_of(data),
+    )
+    folder = publish_next(repository, name, data, manifest)
+    assert folder.name == str(version)
+    return folder
+
+
+def until_version(ask: Asker, version: int) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while (answer := ask.predict("net", ROWS)).version != str(version):
+        assert time.monotonic() < deadline, answer.version
+        time.sleep(0.01)
+    np.testing.assert_allclose(array_of(answer.mean), expected(version), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    publish_version(tmp_path, 1)
+    return tmp_path
+
+
+@pytest.fixture
+def server(repository: Path) -> Iterator[ServerProcess]:
+    with server_process(repository, "--admin-port", "0", *QUICK) as process:
+        yield process
+
+
+def administrator(server: ServerProcess) -> grpc.Channel:
+    return grpc.insecure_channel(f"127.0.0.1:{server.wait_for('listening')['admin_port']}")
+
+
+def test_what_is_published_is_served_and_what_is_broken_is_not(
+    server: ServerProcess, repository: Path
+) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        ask, health = Asker(channel), health_pb2_grpc.HealthStub(channel)
+        publish_version(repository, 2)
+        until_version(ask, 2)
+
+        # Version 3: truncated; 4: a bit flipped; 5: another digest; 6: half copied; 7: no model at all.
+        good = (repository / "net" / "2" / "model.onnx").read_bytes()
+        flipped = bytearray(good)
+        flipped[len(good) // 2] ^= 1
+        broken = {3: good[:-100], 4: bytes(flipped), 5: network(5).onnx(), 6: good[:40]}
+        for version, content in broken.items():
+            shutil.copytree(repository / "net" / "2", repository / "net" / f".{version}")
+            (repository / "net" / f".{version}" / "model.onnx").write_bytes(content)
+            (repository / "net" / f".{version}").rename(repository / "net" / str(version))
+        (repository / "net" / "7").mkdir()
+        for version in range(3, 8):
+            reason = server.wait_for("model failed to load", version=version)["reason"]
+            assert "\n" not in reason
+        until_version(ask, 2)
+        states = {
+            status.version: status.state
+            for status in ask.stub.ListModels(prediction_pb2.ListModelsRequest()).not_served
+        }
+        assert states == dict.fromkeys("34567", model_pb2.VERSION_STATE_FAILED)
+        check = health_pb2.HealthCheckRequest(service="net")
+        assert health.Check(check, timeout=TIMEOUT).status == health_pb2.HealthCheckResponse.SERVING  # type: ignore[attr-defined]
+        scraped = server.scrape()
+        assert scraped['dropserve_model_failed_versions{model="net"}'] == 5
+        failures = scraped['dropserve_model_load_failures_total{model="net"}']
+        assert failures == 5  # and not once more at every look
+
+        # Deleted under the server: what is in memory goes on answering until another version is there.
+        shutil.rmtree(repository / "net" / "2")
+        shutil.rmtree(repository / "net" / "1")
+        publish_version(repository, 8)
+        until_version(ask, 8)
+        info = {series for series in server.scrape() if series.startswith("dropserve_model_info")}
+        assert len(info) == 1
+        assert 'version="8"' in info.pop()
+    assert server.other_lines == []
+
+
+async def questions(server: ServerProcess, done: asyncio.Event, client: int) -> tuple[int, set[str]]:
+    """Ask until it is `done`: how many were answered, by which versions, each checked to be whole."""
+    known = {str(version): expected(version) for version in range(1, REPLACEMENTS + 2)}
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    monte_carlo = MonteCarlo(passes=20, seed=1) if client % 3 == 0 else None
+    count, versions = 0, set()
+    async with grpc.aio.insecure_channel(server.address, options=options) as channel:
+        stub = PredictionServiceStub(channel)
+        while not done.is_set():
+            answer = await stub.Predict(request("net", ROWS, monte_carlo), timeout=TIMEOUT)
+            if monte_carlo is None:
+                mean = array_of(answer.mean)
+                np.testing.assert_allclose(mean, known[answer.version], rtol=1e-4, atol=1e-5)
+            count += 1
+            versions.add(answer.version)
+    return count, versions
+
+
+async def replacements(server: ServerProcess, repository: Path, done: asyncio.Event) -> list[int]:
+    """Publish version after version; the server's resident bytes after each."""
+    memory = []
+    port = server.wait_for("listening")["admin_port"]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = ModelServiceStub(channel)
+        for version in range(2, REPLACEMENTS + 2):
+            publish_version(repository, version)
+            answer = await stub.LoadModel(admin_pb2.LoadModelRequest(name="net"), timeout=TIMEOUT)
+            (default,) = (status for status in answer.versions if status.is_default)
+            assert default.version == str(version)
+            shutil.rmtree(repository / "net" / str(version - 1))
+            memory.append(server.resident_bytes())
+    done.set()
+    return memory
+
+
+def test_a_version_replaced_100_times_under_load(repository: Path) -> None:
+    with server_process(repository, "--admin-port", "0", "--poll-seconds", "0") as server:
+
+        async def life() -> tuple[list[int], list[tuple[int, set[str]]]]:
+            done = asyncio.Event()
+            clients = [asyncio.ensure_future(questions(server, done, client)) for client in range(CLIENTS)]
+            memory = await replacements(server, repository, done)
+            return memory, await asyncio.gather(*clients)
+
+        memory, clients = asyncio.run(life())
+        assert {event["event"] for event in server.log} & {"request failed", "model failed to load"} == set()
+        loaded = {s for s in server.scrape() if s.startswith("dropserve_model_info")}
+        assert len(loaded) == 1
+        assert server.stop() == 0
+    answered = sum(count for count, _ in clients)
+    assert answered > REPLACEMENTS
+    assert len(set.union(*(versions for _, versions in clients))) > REPLACEMENTS // 4
+    assert memory[-1] < GROWTH * memory[REPLACEMENTS // 2], "versions that are gone still take memory"
+
+
+def test_administrators_load_and_unload(server: ServerProcess, repository: Path) -> None:
+    publish(repository, "other", network(9).onnx())
+    with administrator(server) as admin, grpc.insecure_channel(server.address) as channel:
+        orders, ask = ModelServiceStub(admin), Asker(channel)
+        health = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)  # type: ignore[attr-defined]
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+
+        listed = orders.ReloadRepository(admin_pb2.ReloadRepositoryRequest(), timeout=TIMEOUT).versions
+        assert [(v.name, v.version, v.state) for v in listed] == [
+            ("net", "1", model_pb2.VERSION_STATE_SERVING),
+            ("other", "1", model_pb2.VERSION_STATE_SERVING),
+        ]
+        for name in ("net", "other"):
+            orders.UnloadModel(admin_pb2.UnloadModelRequest(name=name), timeout=TIMEOUT)
+        refusal = ask.refused(request("net", ROWS))
+        assert (refusal.code, refusal.message) == (
+            grpc.StatusCode.NOT_FOUND,
+            "model 'net' has been unloaded",
+        )
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        orders.LoadModel(admin_pb2.LoadModelRequest(name="net"), timeout=TIMEOUT)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        until_version(ask, 1)
+
+        (repository / "net" / "2").mkdir()
+        for message, code in (
+            (admin_pb2.LoadModelRequest(name="net", version="2"), grpc.StatusCode.FAILED_PRECONDITION),
+            (admin_pb2.LoadModelRequest(name="net", version="5"), grpc.StatusCode.NOT_FOUND),
+            (admin_pb2.LoadModelRequest(name="../etc"), grpc.StatusCode.NOT_FOUND),
+            (admin_pb2.LoadModelRequest(name="net", version="x"), grpc.StatusCode.INVALID_ARGUMENT),
+        ):
+            with pytest.raises(grpc.RpcError) as failed:
+                orders.LoadModel(message, timeout=TIMEOUT)
+            assert refusal_of(failed.value).code is code
+        versions = orders.ListVersions(admin_pb2.ListVersionsRequest(), timeout=TIMEOUT).versions
+        (broken,) = (status for status in versions if status.state == model_pb2.VERSION_STATE_FAILED)
+        assert "there is no" in broken.reason
+        until_version(ask, 1)
+        with pytest.raises(grpc.RpcError) as elsewhere:
+            ModelServiceStub(channel).ListVersions(admin_pb2.ListVersionsRequest(), timeout=TIMEOUT)
+        assert elsewhere.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_server_that_starts_empty_begins_to_serve(tmp_path: Path) -> None:
+    with server_process(tmp_path, *QUICK, ready=False) as server:
+        server.wait_for("no model is served")
+        assert "admin_port" not in server.wait_for("listening")
+        publish_version(tmp_path, 1)
+        server.wait_until_serving()
+        with grpc.insecure_channel(server.address) as channel:
+            until_version(Asker(channel), 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_model_that_may_not_be_read_hides_no_other(repository: Path) -> None:
+    (repository / "locked" / "1").mkdir(parents=True)
+    (repository / "locked").chmod(0)
+    try:
+        with server_process(repository) as server, grpc.insecure_channel(server.address) as channel:
+            assert "can't list" in server.wait_for("model failed to load", model="locked")["reason"]
+            until_version(Asker(channel), 1)
+    finally:
+        (repository / "locked").chmod(0o755)
+
+
+def test_policies_of_single_models(repository: Path, tmp_path: Path) -> None:
+    publish_version(repository, 2)
+    config = tmp_path / "dropserve.toml"
+    config.write_text('versions = "latest:1"\n[models.net]\nversions = "all"\ndefault = 1\n')
+    with (
+        server_process(repository, "--config", str(config)) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        ask = Asker(channel)
+        assert ask.predict("net", ROWS).version == "1"
+        assert ask.predict("net", ROWS, version="2").version == "2"
+    models = json.dumps({"net": {"versions": "only:1"}})
+    with (
+        server_process(repository, "--models", models) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        assert Asker(channel).refused(request("net", ROWS, version="2")).code is grpc.StatusCode.NOT_FOUND

@@ -1,0 +1,420 @@
+"""How what is served follows its folder: looked at again and again, and never believed at first sight."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from dropserve_models.errors import ArtifactError, DeviceError, MonteCarloUnavailable
+from dropserve_server import shelf as state
+from dropserve_server.errors import LoadFailed, ModelNotFound
+from dropserve_server.policy import ModelPolicy, VersionPolicy
+from dropserve_server.repository import Repository
+from support.fake_model import FakeModel
+from support.shelf import Shelf, served
+
+SECONDS = 10.0
+
+
+def live(
+    shelf: Shelf,
+    scenario: Callable[[Repository], Awaitable[None]],
+    versions: str = "1",
+    models: dict[str, ModelPolicy] | None = None,
+) -> None:
+    """Load the repository, and live the scenario."""
+
+    async def life() -> None:
+        repository = shelf.repository(versions, models)
+        await repository.load(2, shelf.tell)
+        shelf.told.clear()
+        shelf.loads.clear()
+        await asyncio.wait_for(scenario(repository), SECONDS)
+
+    asyncio.run(life())
+
+
+async def looks(repository: Repository, count: int = 2) -> None:
+    for _ in range(count):
+        await repository.refresh()
+
+
+def test_a_new_version_takes_the_old_ones_place_once_it_has_looked_the_same_twice(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "m/1")
+
+    async def scenario(repository: Repository) -> None:
+        shelf.put("m/2")
+        await looks(repository, 1)
+        assert served(repository) == [("m", "1", True)]
+        shelf.put("m/2", "more of it")  # it was being copied
+        await looks(repository, 1)
+        assert served(repository) == [("m", "1", True)]
+        assert shelf.loads == []
+        await looks(repository, 1)
+        assert served(repository) == [("m", "2", True)]
+        await looks(repository, 3)
+        assert shelf.loads == ["m/2"]
+        with pytest.raises(ModelNotFound, match="no version 1 here; served: 2"):
+            repository.find("m", "1")
+
+    live(shelf, scenario)
+    assert shelf.served_versions("m") == [2]
+    assert shelf.told == [("m", True)] * len(shelf.told)
+
+
+def test_a_new_model_is_served(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+
+    async def scenario(repository: Repository) -> None:
+        shelf.put("new/4")
+        await looks(repository)
+        assert served(repository) == [("new", "4", True)]
+
+    live(shelf, scenario)
+    assert shelf.told[-1] == ("new", True)
+
+
+def test_other_content_under_the_same_number_is_another_version(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "m/1")
+
+    async def scenario(repository: Repository) -> None:
+        old = repository.find("m")
+        shelf.put("m/1", "other content")
+        await looks(repository)
+        assert repository.find("m") is not old
+        assert repository.find("m", "1") is repository.find("m")
+
+    live(shelf, scenario)
+    assert shelf.loads == ["m/1"]
+    assert shelf.served_versions("m") == [1]
+
+
+def test_a_broken_version_replaces_nothing_and_is_not_tried_again_before_it_changes(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "m/1")
+    shelf.errors["m/2"] = ArtifactError("model.onnx is damaged")
+
+    async def scenario(repository: Repository) -> None:
+        shelf.put("m/2")
+        await looks(repository, 5)
+        assert served(repository) == [("m", "1", True)]
+        assert shelf.loads == ["m/2"]
+        assert shelf.sample("model_failed_versions", "m") == 1
+        told = {status.version: (status.state, status.reason) for status in repository.statuses()}
+        assert told == {1: ("serving", ""), 2: ("failed", "model.onnx is damaged")}
+        del shelf.errors["m/2"]
+        shelf.put("m/2", "mended")
+        await looks(repository)
+        assert served(repository) == [("m", "2", True)]
+        assert shelf.sample("model_failed_versions", "m") == 0
+
+    live(shelf, scenario)
+    assert shelf.sample("model_load_failures_total", "m") == 1
+
+
+def test_a_version_overwritten_by_a_broken_one_goes_on_from_memory(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "m/1")
+
+    async def scenario(repository: Repository) -> None:
+        good = repository.find("m")
+        shelf.errors["m/1"] = ArtifactError("half of it is missing")
+        shelf.put("m/1", "half")
+        await looks(repository, 4)
+        assert repository.find("m") is good
+        (status,) = repository.statuses()
+        assert (status.state, status.reason) == ("serving", "half of it is missing")
+        shelf.remove("m/1")
+        (shelf.folder / "m/1").mkdir()
+        await looks(repository, 4)
+        assert repository.find("m") is good
+
+    live(shelf, scenario)
+
+
+def test_what_was_removed_is_unloaded_once_it_is_gone_twice(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "m/1", "m/2", "other/1")
+
+    async def scenario(repository: Repository) -> None:
+        (shelf.folder / "m/2").rename(shelf.folder / "m/.2")  # somebody is exchanging it
+        await looks(repository, 1)
+        (shelf.folder / "m/.2").rename(shelf.folder / "m/2")
+        await looks(repository, 3)
+        assert served(repository)[0] == ("m", "2", True)
+        assert shelf.loads == []
+        shelf.remove("m/2")
+        await looks(repository, 3)
+        assert served(repository)[0] == ("m", "1", True)
+        shelf.remove("m")
+        await looks(repository, 1)
+        assert len(repository) == 2
+        await looks(repository, 1)
+        assert served(repository) == [("other", "1", True)]
+        with pytest.raises(ModelNotFound, match="there is no model 'm'; served: other"):
+            repository.find("m")
+
+    live(shelf, scenario)
+    assert shelf.told[-1] == ("m", None)
+    assert shelf.served_versions("m") == []
+    assert shelf.sample("model_failed_versions", "m") is None
+
+
+def test_the_last_version_that_works_is_kept_where_what_is_left_is_broken(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "m/1", "m/2")
+    shelf.errors["m/1"] = ArtifactError("damaged")
+
+    async def scenario(repository: Repository) -> None:
+        shelf.remove("m/2")
+        await looks(repository, 4)
+        assert served(repository) == [("m", "2", True)]
+
+    live(shelf, scenario)
+
+
+def test_a_repository_that_is_gone_for_a_while_unloads_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf = Shelf(tmp_path / "mount", "m/1", "n/1")
+    away = tmp_path / "away"
+    caplog.set_level("INFO", "dropserve")
+
+    async def scenario(repository: Repository) -> None:
+        before = served(repository)
+        shelf.folder.rename(away)
+        await looks(repository, 3)
+        shelf.folder.mkdir()  # an empty mount point
+        await looks(repository, 3)
+        assert served(repository) == before
+        with pytest.raises(LoadFailed, match="is empty"):
+            await repository.reload()
+        shelf.folder.rmdir()
+        away.rename(shelf.folder)
+        await looks(repository, 3)
+        assert served(repository) == before
+
+    live(shelf, scenario)
+    assert shelf.loads == []
+    told = [record.getMessage() for record in caplog.records if "repository" in record.getMessage()]
+    assert told == ["repository unreadable", "repository unreadable", "repository readable again"]
+
+
+def test_a_model_that_can_not_be_listed_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf(tmp_path, "m/1", "n/1")
+
+    async def scenario(repository: Repository) -> None:
+        before = served(repository)
+        with monkeypatch.context() as patch:
+            patch.setattr("dropserve_server.shelf.list_versions", lambda folder: _refuse(folder))
+            await looks(repository, 3)
+        assert served(repository) == before
+        await looks(repository, 3)
+        assert served(repository) == before
+
+    live(shelf, scenario)
+    assert shelf.loads == []
+    assert shelf.sample("model_load_failures_total", "m") == 1
+
+
+def _refuse(folder: Path) -> list[int]:
+    raise ArtifactError(f"can't list {folder}: Stale file handle")
+
+
+def test_a_folder_that_changes_while_it_is_read_is_not_served(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "m/1")
+
+    def load(folder: Path) -> FakeModel:
+        if folder.name == "2" and len(shelf.loads) == 0:
+            shelf.put("m/2", "the rest")
+        return Shelf.load(shelf, folder)
+
+    shelf.load = load  # type: ignore[method-assign]
+
+    async def scenario(repository: Repository) -> None:
+        shelf.put("m/2", "the beginning")
+        await looks(repository)
+        assert served(repository) == [("m", "1", True)]
+        assert "changed while it was being read" in repository.statuses()[1].reason
+        await looks(repository)
+        assert served(repository) == [("m", "2", True)]
+
+    live(shelf, scenario)
+
+
+def test_the_old_version_answers_until_the_new_one_is_ready(tmp_path: Path) -> None:
+    shelf, gate, entered = Shelf(tmp_path, "m/1"), threading.Event(), threading.Event()
+
+    def load(folder: Path) -> FakeModel:
+        if folder.name == "2":
+            entered.set()
+            assert gate.wait(SECONDS)
+        return Shelf.load(shelf, folder)
+
+    shelf.load = load  # type: ignore[method-assign]
+
+    async def scenario(repository: Repository) -> None:
+        shelf.put("m/2")
+        await looks(repository, 1)
+        look = asyncio.ensure_future(repository.refresh())
+        await asyncio.to_thread(entered.wait, SECONDS)
+        assert repository.find("m").version == "1"
+        assert repository.busy
+        assert [status.state for status in repository.statuses()] == ["serving", "loading"]
+        gate.set()
+        await look
+        assert repository.find("m").version == "2"
+        assert not repository.busy
+
+    live(shelf, scenario)
+
+
+def test_monte_carlo_stays_prepared_where_it_was(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "asked/1", "unasked/1")
+
+    async def scenario(repository: Repository) -> None:
+        shelf.models["asked/1"].prepare_monte_carlo()  # as its first such request does
+        shelf.put("asked/2")
+        shelf.put("unasked/2")
+        await looks(repository)
+        assert len(repository) == 2
+
+    live(shelf, scenario)
+    assert shelf.models["asked/2"].prepared == 1
+    assert shelf.models["unasked/2"].prepared == 0
+
+
+def test_a_model_whose_engine_disagrees_is_served_without_monte_carlo(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "m/1")
+
+    def load(folder: Path) -> FakeModel:
+        model = Shelf.load(shelf, folder)
+
+        def refuse() -> None:
+            model.monte_carlo_unavailable = "it differs"
+            raise MonteCarloUnavailable("it differs")
+
+        model.prepare_monte_carlo = refuse  # type: ignore[method-assign]
+        return model
+
+    shelf.load = load  # type: ignore[method-assign]
+    assert served(shelf.open(warm_up=True)) == [("m", "1", True)]
+
+
+def test_a_device_that_is_lost_later_is_a_failure_like_others(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "m/1")
+    shelf.errors["m/2"] = DeviceError("no CUDA")
+
+    async def scenario(repository: Repository) -> None:
+        shelf.put("m/2")
+        await looks(repository, 3)
+        assert served(repository) == [("m", "1", True)]
+        assert repository.statuses()[1].reason == "no CUDA"
+
+    live(shelf, scenario)
+
+
+def test_single_models_have_policies_and_defaults_of_their_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf = Shelf(tmp_path, "a/1", "a/2", "a/3", "b/1", "b/2", "c/1")
+    policies = {
+        "a": ModelPolicy(VersionPolicy.parse("all"), default=2),
+        "b": ModelPolicy(VersionPolicy.parse("only:1")),
+        "c": ModelPolicy(VersionPolicy(), default=7),
+        "typo": ModelPolicy(),
+    }
+
+    async def scenario(repository: Repository) -> None:
+        assert served(repository) == [
+            ("a", "1", False),
+            ("a", "2", True),
+            ("a", "3", False),
+            ("b", "1", True),
+            ("c", "1", False),
+        ]
+        with pytest.raises(ModelNotFound, match="'c' has no default version that is served; served: 1"):
+            repository.find("c")
+        shelf.put("c/7")
+        await looks(repository)
+        assert repository.find("c").version == "7"
+        shelf.put("c/8")
+        await looks(repository)
+        assert [version for name, version, _ in served(repository) if name == "c"] == ["7", "8"]
+        assert repository.find("c").version == "7"
+
+    live(shelf, scenario, models=policies)
+    (record,) = [r for r in caplog.records if "settings name a model" in r.getMessage()]
+    assert vars(record)["model"] == "typo"
+
+
+def test_watching_goes_on_after_a_bug(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shelf = Shelf(tmp_path, "m/1")
+
+    async def scenario(repository: Repository) -> None:
+        real = repository._put
+        faults = iter([ZeroDivisionError("oops")])
+
+        def put(name: str, shelf: state.Shelf) -> None:
+            if fault := next(faults, None):
+                raise fault
+            real(name, shelf)
+
+        repository._put = put  # type: ignore[method-assign]
+        watching = asyncio.ensure_future(repository.watch(0.01))
+        shelf.put("m/2")
+        while repository.find("m").version != "2":
+            await asyncio.sleep(0.01)
+        watching.cancel()
+
+    live(shelf, scenario)
+    assert "repository not looked through" in [record.getMessage() for record in caplog.records]
+
+
+def test_without_an_interval_nobody_looks(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "m/1")
+
+    async def scenario(repository: Repository) -> None:
+        shelf.put("m/2")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(repository.watch(0), 0.1)
+        assert repository.find("m").version == "1"
+
+    live(shelf, scenario)
+    assert shelf.loads == []
+
+
+def test_names_on_the_wire_never_touch_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path / "outside"
+    (outside / "1").mkdir(parents=True)
+    shelf = Shelf(tmp_path / "repository", "m/1")
+
+    async def scenario(repository: Repository) -> None:
+        with monkeypatch.context() as patch:
+            for function in ("stat", "lstat", "open", "scandir", "listdir"):
+                patch.setattr(f"os.{function}", _never)
+            for name in ("../outside", str(outside), "m/../m", "m\0", "."):
+                with pytest.raises(ModelNotFound):
+                    repository.find(name)
+
+    live(shelf, scenario)
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("a look-up touched the file system")
+
+
+def test_the_folder_of_a_removed_repository_is_not_needed_to_answer(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "repository", "m/1")
+
+    async def scenario(repository: Repository) -> None:
+        shutil.rmtree(shelf.folder)
+        await looks(repository, 3)
+        assert repository.find("m").version == "1"
+
+    live(shelf, scenario)
