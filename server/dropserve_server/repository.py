@@ -87,6 +87,7 @@ class Repository:
         self._warm_up = warm_up
         self._loading = True
         self._failed: frozenset[str] = frozenset()
+        self._awaited: frozenset[str] = frozenset()
         # By name, then by the version as requests spell it; LATEST is the default one.
         self._served: Mapping[str, Mapping[str, ServedModel]] = {}
 
@@ -115,6 +116,16 @@ class Repository:
     def loading(self) -> bool:
         """Whether models are still being loaded for the first time."""
         return self._loading
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """Names of the models that are still being loaded."""
+        return self._awaited
+
+    @property
+    def failed(self) -> frozenset[str]:
+        """Names of the models that could not be loaded."""
+        return self._failed
 
     def __iter__(self) -> Iterator[tuple[ServedModel, bool]]:
         """Every served version by name and version, ascending, and whether it is the default one."""
@@ -145,6 +156,7 @@ class Repository:
         models: list[asyncio.Future[tuple[str, list[ServedModel]]]] = []
         try:
             names = await loop.run_in_executor(pool, list_models, self._folder)
+            self._awaited = frozenset(names)
             for name in names:
                 tell(name, False)
             models.extend(loop.run_in_executor(pool, self._load_model, name) for name in names)
@@ -202,6 +214,7 @@ class Repository:
         return ServedModel(model, self._metrics.of_model(name, str(version)))
 
     def _publish(self, name: str, versions: list[ServedModel]) -> None:
+        self._awaited -= {name}
         if versions:
             self._served = {
                 **self._served,

@@ -18,7 +18,8 @@ from dropserve_models import load
 from dropserve_server.grpc import tracing
 from dropserve_server.grpc.calls import Calls
 from dropserve_server.grpc.health import OVERALL, HealthServicer
-from dropserve_server.grpc.listener import PREDICTION_SERVICE, listen
+from dropserve_server.grpc.listener import OPEN_INFERENCE_SERVICE, PREDICTION_SERVICE, listen
+from dropserve_server.grpc.open_inference import OpenInferenceServicer
 from dropserve_server.grpc.prediction import PredictionServicer
 from dropserve_server.grpc.request_log import RequestLog
 from dropserve_server.lane import Lane
@@ -89,15 +90,21 @@ class Server:
         self._request_log = RequestLog(settings.log_requests, settings.log_failures_per_second)
         self._calls = Calls(self._metrics, self._request_log, self._tracer)
         self._health = HealthServicer()
+        predictor = Predictor(limits, *self._lanes)
         self._prediction = PredictionServicer(
             self._repository,
-            Predictor(limits, *self._lanes),
+            predictor,
             self._calls,
             default_passes=settings.default_passes,
             stream_concurrency=settings.stream_concurrency,
         )
+        self._open_inference = OpenInferenceServicer(
+            self._repository, predictor, self._calls, self._health, settings
+        )
         interceptors = [self._tracer.interceptor] if self._tracer else []
-        self._grpc, self._grpc_port = listen(settings, self._prediction, self._health, interceptors)
+        self._grpc, self._grpc_port = listen(
+            settings, self._prediction, self._open_inference, self._health, interceptors
+        )
         self._http = MetricsServer(
             settings.metrics_host, settings.metrics_port, self._metrics.registry, self._health.serving
         )
@@ -155,6 +162,7 @@ class Server:
             )
             return
         self._health.set(PREDICTION_SERVICE, True)
+        self._health.set(OPEN_INFERENCE_SERVICE, True)
         self._health.set(OVERALL, True)
         seconds = round(perf_counter() - self._started, 3)
         log.info("serving", extra={"models": len(self._repository), "seconds": seconds})
@@ -167,6 +175,7 @@ class Server:
         # Stopping cancels the calls that gRPC holds and has not handed to us yet, and CANCELLED is not to be
         # retried. So what comes now is first told UNAVAILABLE, until hardly any such call is left.
         self._prediction.refuse()
+        self._open_inference.refuse()
         await asyncio.sleep(_REFUSING_SECONDS)
         refusing = asyncio.ensure_future(self._grpc.stop(self._settings.grace_seconds + _FLUSH_SECONDS))
         self._health.close()
