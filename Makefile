@@ -3,8 +3,8 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-client test-all check lint types imports stubs-fresh proto bench fuzz-artifacts image \
-	image-test develop constraints clean
+.PHONY: help demo test test-client test-all test-clients test-tritonclient test-kserve check lint types imports \
+	stubs-fresh proto bench fuzz-artifacts image image-test develop constraints clean
 
 # The newest Python may have no wheels yet, so the one that constraints.txt was made for comes first.
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
@@ -12,6 +12,8 @@ PYTHON ?= $(shell for python in python3.11 python3 python; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 CLIENT_VENV := $(VENV)-client
+TRITONCLIENT_VENV := $(VENV)-tritonclient
+KSERVE_VENV := $(VENV)-kserve
 PROTO_VENV := $(VENV)-proto
 # Not a plain -q: pip warns, harmlessly, of every package that a configured index lacks.
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
@@ -25,13 +27,20 @@ help: ## Say what there is
 demo: $(VENV)/.wheel ## Train two models, serve them, ask for predictions with error bars
 	@$(BIN)/python examples/demo.py
 
-test: test-client test-all ## Test the built wheel, once with no extras and once with all
+test: test-client test-all test-tritonclient ## Test the built wheel: without extras, with all, with tritonclient
 
 test-client: $(CLIENT_VENV)/.wheel
 	$(CLIENT_VENV)/bin/pytest tests/client tests/packaging/without_extras.py $(PYTEST_ARGS)
 
 test-all: $(VENV)/.wheel
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-clients: test-tritonclient test-kserve ## Test the server with other projects' clients (kserve's is large)
+
+# Each client in an environment of its own: they forbid the protobuf that the server's has.
+test-tritonclient test-kserve: test-%: $(VENV)-%/.wheel $(VENV)/.wheel
+	PYTHONPATH=tests $(BIN)/python tests/support/with_server.py \
+		$(VENV)-$*/bin/pytest tests/clients/with_$*.py $(PYTEST_ARGS)
 
 check: lint types imports stubs-fresh ## Lint, formatting, types, import rules, fresh stubs
 
@@ -75,7 +84,7 @@ constraints: ## Renew constraints.txt: the newest versions of everything but tor
 	@PYTHON=$(PYTHON) scripts/constraints.sh
 
 clean: ## Remove everything that make made
-	rm -rf $(VENV) $(CLIENT_VENV) $(PROTO_VENV) build dist repository tour
+	rm -rf $(VENV) $(CLIENT_VENV) $(TRITONCLIENT_VENV) $(KSERVE_VENV) $(PROTO_VENV) build dist repository tour
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # pip comes from the constraints file first: reading [dependency-groups] needs 25.1 or newer.
@@ -100,6 +109,11 @@ $(VENV)/.wheel: dist/.built
 $(CLIENT_VENV)/.wheel: dist/.built
 	@$(PYTHON) -m venv --clear --without-pip $(CLIENT_VENV)
 	@$(PIP) --python $(CLIENT_VENV)/bin/python install --constraint constraints.txt dist/*.whl --group test
+	@touch $@
+
+$(TRITONCLIENT_VENV)/.wheel $(KSERVE_VENV)/.wheel: $(VENV)-%/.wheel: dist/.built
+	@$(PYTHON) -m venv --clear --without-pip $(VENV)-$*
+	@$(PIP) --python $(VENV)-$*/bin/python install --no-compile dist/*.whl --group $*
 	@touch $@
 
 $(PROTO_VENV)/.packages: $(VENV)/.packages

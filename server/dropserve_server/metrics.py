@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
+from time import time
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from dropserve_server.tally import CounterTally, HistogramTally
 
 Mode = Literal["deterministic", "monte_carlo"]
 DETERMINISTIC: Mode = "deterministic"
@@ -43,20 +46,39 @@ class ModeMetrics:
 
     def __init__(self, families: Metrics, model: str, version: str, mode: Mode) -> None:
         self.answered = families.requests.labels(model, version, mode, "OK")
-        self.duration = families.request_duration.labels(model, mode)
-        self.queue_duration = families.queue_duration.labels(model, mode)
-        self.compute_duration = families.compute_duration.labels(model, mode)
-        self.rows = families.rows.labels(model, mode)
+        self.duration = HistogramTally(families.request_duration.labels(model, mode))
+        self.queue_duration = HistogramTally(families.queue_duration.labels(model, mode))
+        self.compute_duration = HistogramTally(families.compute_duration.labels(model, mode))
+        self.rows = CounterTally(families.rows.labels(model, mode))
 
 
 class ModelMetrics:
-    """The handles of one version of one model."""
+    """The handles of one version of one model.
+
+    Attributes
+    ----------
+    failures : int
+        Requests to it that were not answered.
+    failure_seconds : float
+        What they took.
+    latest : float
+        When the last request was answered or failed, in seconds since the epoch; 0 before the first.
+    """
 
     def __init__(self, families: Metrics, model: str, version: str) -> None:
         self.deterministic = ModeMetrics(families, model, version, DETERMINISTIC)
         self.monte_carlo = ModeMetrics(families, model, version, MONTE_CARLO)
         self.passes = families.passes.labels(model)
         self.predictive_std = families.predictive_std.labels(model)
+        self.failures = 0
+        self.failure_seconds = 0.0
+        self.latest = 0.0
+
+    def failed(self, seconds: float) -> None:
+        """Count a request that was not answered; the families know it by its status."""
+        self.failures += 1
+        self.failure_seconds += seconds
+        self.latest = time()
 
 
 class Metrics:

@@ -20,7 +20,13 @@ from dropserve_server.grpc import tracing
 from dropserve_server.grpc.administration import ModelServicer
 from dropserve_server.grpc.calls import Calls
 from dropserve_server.grpc.health import OVERALL, HealthServicer
-from dropserve_server.grpc.listener import PREDICTION_SERVICE, listen, listen_to_administrators
+from dropserve_server.grpc.listener import (
+    OPEN_INFERENCE_SERVICE,
+    PREDICTION_SERVICE,
+    listen,
+    listen_to_administrators,
+)
+from dropserve_server.grpc.open_inference import OpenInferenceServicer
 from dropserve_server.grpc.prediction import PredictionServicer
 from dropserve_server.grpc.request_log import RequestLog
 from dropserve_server.lane import Lane
@@ -96,15 +102,21 @@ class Server:
         self._request_log = RequestLog(settings.log_requests, settings.log_failures_per_second)
         self._calls = Calls(self._metrics, self._request_log, self._tracer)
         self._health = HealthServicer()
+        predictor = Predictor(limits, *self._lanes)
         self._prediction = PredictionServicer(
             self._repository,
-            Predictor(limits, *self._lanes),
+            predictor,
             self._calls,
             default_passes=settings.default_passes,
             stream_concurrency=settings.stream_concurrency,
         )
+        self._open_inference = OpenInferenceServicer(
+            self._repository, predictor, self._calls, self._health, settings
+        )
         interceptors = [self._tracer.interceptor] if self._tracer else []
-        self._grpc, self._grpc_port = listen(settings, self._prediction, self._health, interceptors)
+        self._grpc, self._grpc_port = listen(
+            settings, self._prediction, self._open_inference, self._health, interceptors
+        )
         self._admin = listen_to_administrators(settings, ModelServicer(Administration(self._repository)))
         self._http = MetricsServer(
             settings.metrics_host, settings.metrics_port, self._metrics.registry, self._health.serving
@@ -178,7 +190,7 @@ class Server:
             self._tell_of_all()
 
     def _tell_of_all(self) -> None:
-        for service in (PREDICTION_SERVICE, OVERALL):
+        for service in (PREDICTION_SERVICE, OPEN_INFERENCE_SERVICE, OVERALL):
             self._health.set(service, len(self._repository) > 0)
 
     async def _drain(self) -> None:
@@ -191,6 +203,7 @@ class Server:
         # Stopping cancels the calls that gRPC holds and has not handed to us yet, and CANCELLED is not to be
         # retried. So what comes now is first told UNAVAILABLE, until hardly any such call is left.
         self._prediction.refuse()
+        self._open_inference.refuse()
         await asyncio.sleep(_REFUSING_SECONDS)
         refusing = asyncio.ensure_future(self._grpc.stop(self._settings.grace_seconds + _FLUSH_SECONDS))
         self._health.close()

@@ -170,7 +170,7 @@ class Settings(BaseSettings):
     """Memory that computing one Monte Carlo request may take beyond its input and answer, in bytes."""
 
     stream_concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Requests of one PredictStream in flight at the same time; further ones wait in the connection."""
+    """Requests of one stream in flight at the same time; further ones wait in the connection."""
 
     drain_seconds: Seconds = 1.0
     """How long after SIGTERM requests are still taken while health says NOT_SERVING."""

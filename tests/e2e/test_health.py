@@ -10,6 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from dropserve.inference import service_pb2
 from dropserve.v1 import prediction_pb2
 from support.prediction_client import Asker
 from support.server_process import ServerProcess, environment
@@ -25,6 +26,7 @@ TIMEOUT = 60.0
     [
         ("", SERVING),
         ("dropserve.v1.PredictionService", SERVING),
+        ("inference.GRPCInferenceService", SERVING),
         ("targets", SERVING),
         ("wave", SERVING),
         ("damaged", NOT_SERVING),
@@ -69,10 +71,18 @@ def test_reflection_tells_every_service_and_message(ask: Asker) -> None:
         "dropserve.v1.PredictionService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "inference.GRPCInferenceService",
     }
-    described = database.FindFileContainingSymbol("dropserve.v1.PredictionService")
-    assert described.name == prediction_pb2.DESCRIPTOR.name
-    assert "PredictRequest" in {message.name for message in described.message_type}
+    for service, stubs, message in (
+        ("dropserve.v1.PredictionService", prediction_pb2, "PredictRequest"),
+        ("grpc.health.v1.Health", health_pb2, "HealthCheckRequest"),
+        ("inference.GRPCInferenceService", service_pb2, "ModelInferRequest"),
+    ):
+        described = database.FindFileContainingSymbol(service)
+        assert described.name == stubs.DESCRIPTOR.name
+        assert message in {message.name for message in described.message_type}
+        for dependency in described.dependency:
+            assert database.FindFileByName(dependency).name == dependency
 
 
 def healthcheck(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -10,10 +10,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-import dropserve.v1
+import dropserve
 from dropserve.v1 import prediction_pb2_grpc
 
-STUBS = Path(dropserve.v1.__file__).parent
+STUBS = Path(dropserve.__file__).parent
 GENCODE = "6.31.1"
 
 
@@ -25,7 +25,7 @@ def floor(requirement: Requirement) -> Version:
     return next(Version(s.version) for s in requirement.specifier if s.operator == ">=")
 
 
-@pytest.mark.parametrize("stub", sorted(STUBS.glob("*_pb2.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("stub", sorted(STUBS.rglob("*_pb2.py")), ids=lambda path: path.name)
 def test_the_stubs_run_on_the_oldest_protobuf_allowed(stub: Path, project: dict[str, Any]) -> None:
     found = re.search(r"^# Protobuf Python Version: (\S+)$", stub.read_text("utf-8"), re.MULTILINE)
     assert found is not None

@@ -28,6 +28,7 @@ def test_holds_the_contract_beside_its_stubs(built: dict[str, Path]) -> None:
     names = wheel_names(built["wheel"])
     protos = {name.removesuffix(".proto") for name in names if name.endswith(".proto")}
     assert protos >= {"dropserve/v1/prediction", "dropserve/v1/model", "dropserve/v1/tensor"}
+    assert protos >= {"dropserve/inference/service", "dropserve/inference/model_config"}
     for proto in protos:
         assert {f"{proto}_pb2.py", f"{proto}_pb2.pyi"} <= names
     assert {"dropserve/v1/prediction_pb2_grpc.py", "dropserve/v1/prediction_pb2_grpc.pyi"} <= names

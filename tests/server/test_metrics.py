@@ -87,6 +87,21 @@ def test_many_observations_at_once_are_those_one_by_one() -> None:
     assert samples["bulk"][-1][2] > 0
 
 
+def test_versions_are_told_apart_where_their_families_do_not() -> None:
+    metrics = Metrics()
+    first, second = (metrics.of_model("m", version).deterministic for version in ("1", "2"))
+    for handles, seconds in ((first, 0.5), (first, 0.25), (second, 4.0)):
+        handles.duration.observe(seconds)
+        handles.rows.inc(2)
+    assert (first.duration.count, first.duration.sum, first.rows.value) == (2, 0.75, 4)
+    assert (second.duration.count, second.duration.sum, second.rows.value) == (1, 4.0, 2)
+    assert first.queue_duration.count == 0
+    labels = {"model": "m", "mode": "deterministic"}
+    value = metrics.registry.get_sample_value
+    assert value("dropserve_request_duration_seconds_sum", labels) == 4.75
+    assert value("dropserve_rows_total", labels) == 6
+
+
 def test_what_is_not_a_number_does_not_spoil_the_sum() -> None:
     registry = CollectorRegistry()
     histogram = BulkHistogram("h", "", buckets=[1.0], registry=registry)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -15,76 +12,10 @@ import pytest
 
 from dropserve.v1 import prediction_pb2
 from dropserve.v1.prediction_pb2 import MonteCarlo
-from dropserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from dropserve_models.errors import InputError
-from dropserve_server.grpc.calls import Calls
-from dropserve_server.grpc.health import HealthServicer
-from dropserve_server.grpc.listener import listen
-from dropserve_server.grpc.prediction import PredictionServicer
 from dropserve_server.grpc.status import INTERNAL_MESSAGE
-from dropserve_server.lane import Lane
-from dropserve_server.metrics import Metrics
-from dropserve_server.predictor import Limits, Predictor
-from dropserve_server.repository import Repository
-from dropserve_server.settings import Settings
-from support.fake_model import FakeModel, fake_info
 from support.prediction_client import array_of, request
-
-if TYPE_CHECKING:
-    from dropserve.v1.prediction_pb2_grpc import PredictionServiceAsyncStub  # the stubs' own, not at run time
-
-SECONDS = 30.0
-ROW = [[1.0, 2.0, 3.0]]
-
-
-@dataclass
-class Service:
-    """A running service with the one model "fake"."""
-
-    model: FakeModel
-    servicer: PredictionServicer
-    repository: Repository
-    channel: grpc.aio.Channel
-    lane: Lane
-    metrics: Metrics
-
-    @property
-    def stub(self) -> PredictionServiceAsyncStub:
-        return PredictionServiceStub(self.channel)
-
-    async def refusal(self, message: prediction_pb2.PredictRequest) -> grpc.aio.AioRpcError:
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await self.stub.Predict(message, timeout=SECONDS)
-        return error.value
-
-
-def run(scenario: Callable[[Service], Awaitable[None]], folder: Path, *, load: bool = True) -> None:
-    async def life() -> None:
-        (folder / "fake" / "1").mkdir(parents=True)
-        model, metrics = FakeModel(fake_info("fake")), Metrics()
-        repository = Repository(folder, lambda _: model, metrics)
-        if load:
-            await repository.load(1, lambda *_: None)
-        lanes = Lane("deterministic", 1, 1000), Lane("monte_carlo", 1, 1000)
-        predictor = Predictor(Limits(rows=1000, passes=1000, answer_bytes=10**6), *lanes)
-        calls = Calls(metrics)
-        servicer = PredictionServicer(repository, predictor, calls, default_passes=9, stream_concurrency=4)
-        settings = Settings(repository=folder, host="127.0.0.1", grpc_port=0)
-        server, port = listen(settings, servicer, HealthServicer())
-        await server.start()
-        try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                await asyncio.wait_for(
-                    scenario(Service(model, servicer, repository, channel, lanes[0], metrics)), SECONDS
-                )
-                await asyncio.wait_for(calls.idle(), SECONDS)
-        finally:
-            model.gate.set()
-            await server.stop(None)
-            for lane in lanes:
-                assert await lane.close(SECONDS)
-
-    asyncio.run(life())
+from support.service import ROW, SECONDS, Service, outcome, run
 
 
 def test_a_bug_is_internal_to_the_caller_and_a_trace_in_the_log(
@@ -133,7 +64,7 @@ def test_work_cancelled_on_our_side_still_gets_the_caller_a_status(tmp_path: Pat
     async def scenario(service: Service) -> None:
         service.model.gate.clear()
         call = service.stub.Predict(request("fake", ROW), timeout=SECONDS)
-        pending = asyncio.ensure_future(_outcome(call))
+        pending = asyncio.ensure_future(outcome(call))
         await asyncio.to_thread(service.model.entered.acquire)
         handlers = [task for task in asyncio.all_tasks() if "HandleExceptions" in task.get_name()]
         assert len(handlers) == 1
@@ -144,18 +75,10 @@ def test_work_cancelled_on_our_side_still_gets_the_caller_a_status(tmp_path: Pat
     run(scenario, tmp_path)
 
 
-async def _outcome(call: Awaitable[object]) -> grpc.StatusCode:
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
-
-
 def test_a_caller_that_leaves_frees_its_place(tmp_path: Path) -> None:
     async def scenario(service: Service) -> None:
         service.model.gate.clear()
-        first = asyncio.ensure_future(_outcome(service.stub.Predict(request("fake", ROW))))
+        first = asyncio.ensure_future(outcome(service.stub.Predict(request("fake", ROW))))
         await asyncio.to_thread(service.model.entered.acquire)
         leaving = service.stub.Predict(request("fake", ROW * 5))
         while service.lane.rows < 6:
@@ -191,7 +114,7 @@ def test_before_the_models_are_loaded_everything_is_unavailable(tmp_path: Path) 
             service.stub.GetModel(prediction_pb2.GetModelRequest(name="fake")),
         )
         for call in calls:
-            assert await _outcome(call) is grpc.StatusCode.UNAVAILABLE
+            assert await outcome(call) is grpc.StatusCode.UNAVAILABLE
 
     run(scenario, tmp_path, load=False)
 

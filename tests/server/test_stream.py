@@ -218,3 +218,23 @@ def test_cancelling_the_stream_cancels_its_answers() -> None:
             await running
 
     run(scenario)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 20])
+def test_in_order_answers_wait_for_those_before_them(concurrency: int) -> None:
+    async def scenario() -> None:
+        connection = Connection()
+        answered: list[int] = []
+
+        async def answer(request: int) -> int:
+            for _ in range(10 * (7 - request % 7)):
+                await asyncio.sleep(0)
+            answered.append(request)
+            return request
+
+        connection.send(*range(50))
+        await AnswerStream(connection, answer, concurrency, ordered=True).run()  # type: ignore[arg-type]
+        assert connection.answers == list(range(50))
+        assert (answered == sorted(answered)) == (concurrency == 1)
+
+    run(scenario)

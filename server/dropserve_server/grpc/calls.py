@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
+from time import perf_counter, time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -103,6 +103,7 @@ class Call:
             handles = metrics.monte_carlo if self._mode is MONTE_CARLO else metrics.deterministic
             handles.answered.inc()
             handles.duration.observe(finished - self._started)
+            metrics.latest = time()
             if self._calls.tells_answers:
                 self._calls.tell(self._outcome(grpc.StatusCode.OK, finished))
 
@@ -119,6 +120,8 @@ class Call:
         families = self._calls.metrics
         families.requests.labels(outcome.model, outcome.version, self._mode, code.name).inc()
         families.request_duration.labels(outcome.model, self._mode).observe(seconds)
+        if self.served is not None:
+            self.served.metrics.failed(seconds)
         if isinstance(error, LimitExceeded | MemoryLimitError):
             reason = error.reason if isinstance(error, LimitExceeded) else "memory"
             families.rejected.labels(outcome.model, reason).inc()

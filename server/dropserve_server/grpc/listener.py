@@ -9,23 +9,28 @@ from pathlib import Path
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from dropserve.inference import service_pb2, service_pb2_grpc
 from dropserve.v1 import administration_pb2, administration_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from dropserve_server.errors import StartupError
 from dropserve_server.grpc.administration import ModelServicer
+from dropserve_server.grpc.descriptors import pool_of
 from dropserve_server.grpc.health import HealthServicer
+from dropserve_server.grpc.open_inference import OpenInferenceServicer
 from dropserve_server.grpc.prediction import PredictionServicer
 from dropserve_server.settings import Settings
 
 PREDICTION_SERVICE: str = prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 _MODEL_SERVICE: str = administration_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+OPEN_INFERENCE_SERVICE: str = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 _HEALTH_SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 def listen(
     settings: Settings,
     prediction: PredictionServicer,
+    open_inference: OpenInferenceServicer,
     health: HealthServicer,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, int]:
@@ -38,9 +43,13 @@ def listen(
     """
     server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
     prediction_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    services: Sequence[str] = (PREDICTION_SERVICE, _HEALTH_SERVICE, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(services, server)
+    services: Sequence[str] = (
+        PREDICTION_SERVICE, OPEN_INFERENCE_SERVICE, _HEALTH_SERVICE, reflection.SERVICE_NAME,
+    )  # fmt: skip
+    descriptors = pool_of(prediction_pb2, service_pb2, health_pb2, reflection_pb2)
+    reflection.enable_server_reflection(services, server, descriptors)
     return server, _bind(server, "gRPC", settings.host, settings.grpc_port, settings)
 
 

@@ -13,7 +13,7 @@ from dropserve_server.errors import Unavailable
 from dropserve_server.grpc import wire
 from dropserve_server.grpc.calls import Calls
 from dropserve_server.grpc.status import code_of, field_of, message_of, status_of
-from dropserve_server.grpc.stream import AnswerStream
+from dropserve_server.grpc.stream import Intake
 from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO
 from dropserve_server.predictor import Predictor
 from dropserve_server.repository import Repository
@@ -22,8 +22,6 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 # Reading this many repeated floats takes about a millisecond: beyond it, not on the event loop.
 _MANY_VALUES = 32_768
-
-_DRAINING = "the server is draining; try another, or again soon"
 
 
 class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
@@ -45,9 +43,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self._predictor = predictor
         self._calls = calls
         self._default_passes = default_passes
-        self._stream_concurrency = stream_concurrency
-        self._streams: set[AnswerStream[PredictRequest, PredictResponse]] = set()
-        self._refusing = False
+        self._intake = Intake(stream_concurrency)
 
     async def Predict(self, request: PredictRequest, context: Context) -> PredictResponse:
         """Answer one request."""
@@ -72,17 +68,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
                     ),
                 )
 
-        stream = AnswerStream(context, answer, self._stream_concurrency)
-        self._streams.add(stream)
-        try:
-            if not self._refusing:
-                await stream.run()
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # becomes the call's status
-            await context.abort_with_status(status_of(error))
-        finally:
-            self._streams.discard(stream)
-        if self._refusing:
-            await context.abort_with_status(status_of(Unavailable(_DRAINING)))
+        await self._intake.serve(context, answer)
 
     async def ListModels(
         self, request: prediction_pb2.ListModelsRequest, context: Context
@@ -113,15 +99,12 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
 
     def refuse(self) -> None:
         """Begin no further request. Streams end as soon as what was read from them is answered."""
-        self._refusing = True
-        for stream in self._streams:
-            stream.stop()
+        self._intake.refuse()
 
     async def _answer(self, request: PredictRequest, seconds: float | None) -> PredictResponse:
         mode = MONTE_CARLO if request.HasField("monte_carlo") else DETERMINISTIC
         with self._calls.begin(mode, request.request_id, seconds) as call:
-            if self._refusing:
-                raise Unavailable(_DRAINING)
+            self._intake.check()
             wire.check_request_id(request.request_id)
             call.served = served = self._repository.find(request.model, request.version)
             if len(request.inputs.values) < _MANY_VALUES:

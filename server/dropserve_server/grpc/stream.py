@@ -1,4 +1,4 @@
-"""A bidirectional stream of requests and answers."""
+"""Bidirectional streams of requests and answers, and their end when the server drains."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import grpc.aio
+
+from dropserve_server.errors import Unavailable
+from dropserve_server.grpc.status import status_of
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -25,6 +28,8 @@ class AnswerStream(Generic[Request, Response]):
         Answers one request; must not raise.
     concurrency : int
         Most requests being answered at the same time.
+    ordered : bool
+        Whether answers go out in the order of their requests, not as soon as they are ready.
     """
 
     def __init__(
@@ -32,10 +37,14 @@ class AnswerStream(Generic[Request, Response]):
         context: grpc.aio.ServicerContext[Any, Any],
         answer: Callable[[Request], Awaitable[Response]],
         concurrency: int,
+        *,
+        ordered: bool = False,
     ) -> None:
         self._context = context
         self._answer = answer
         self._concurrency = concurrency
+        self._ordered = ordered
+        self._last: asyncio.Event | None = None  # set once the request that was read last is answered
         self._workers = 0
         self._readers: set[asyncio.Task[None]] = set()  # reading, or waiting for their turn to
         self._reading = asyncio.Lock()
@@ -64,9 +73,17 @@ class AnswerStream(Generic[Request, Response]):
         while (request := await self._read()) is not None:
             if not self._readers and self._workers < self._concurrency:
                 self._add_worker(group)
+            before = answered = None
+            if self._ordered:
+                # Nothing was awaited since the read, so this is the order of reading.
+                before, self._last = self._last, (answered := asyncio.Event())
             response = await self._answer(request)
+            if before is not None:
+                await before.wait()
             async with self._writing:
                 await self._context.write(response)
+            if answered is not None:
+                answered.set()
 
     async def _read(self) -> Request | None:
         """The next request, or None at the end."""
@@ -82,3 +99,48 @@ class AnswerStream(Generic[Request, Response]):
                 return None if self._ended else request
         finally:
             self._readers.discard(task)
+
+
+class Intake:
+    """What one service takes in: everything, until it refuses what comes from then on.
+
+    Parameters
+    ----------
+    concurrency : int
+        Most requests of one stream being answered at the same time.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._refusing = False
+        self._streams: set[AnswerStream[Any, Any]] = set()
+
+    def check(self) -> None:
+        """Raise Unavailable where no further request is begun."""
+        if self._refusing:
+            raise Unavailable("the server is draining; try another, or again soon")
+
+    def refuse(self) -> None:
+        """Begin no further request. Streams end as soon as what was read from them is answered."""
+        self._refusing = True
+        for stream in self._streams:
+            stream.stop()
+
+    async def serve(
+        self,
+        context: grpc.aio.ServicerContext[Any, Any],
+        answer: Callable[[Request], Awaitable[Response]],
+        *,
+        ordered: bool = False,
+    ) -> None:
+        """Answer a stream to its end, and set its status where that is not OK. `answer` must not raise."""
+        stream = AnswerStream(context, answer, self._concurrency, ordered=ordered)
+        self._streams.add(stream)
+        try:
+            if not self._refusing:
+                await stream.run()
+            self.check()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # becomes the call's status
+            await context.abort_with_status(status_of(error))
+        finally:
+            self._streams.discard(stream)

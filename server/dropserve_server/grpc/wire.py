@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -46,12 +47,7 @@ def read_features(tensor: tensor_pb2.Tensor) -> FloatArray:
         `values` are set.
     """
     shape = tuple(tensor.shape)
-    if len(shape) != 2:
-        raise InvalidRequest(
-            "inputs.shape", f"inputs has {len(shape)} dimensions; it must have two: [rows, features]"
-        )
-    if min(shape) < 0:
-        raise InvalidRequest("inputs.shape", f"inputs has shape {list(shape)}; no dimension can be negative")
+    check_shape(shape)
     elements = prod(shape)
     raw = tensor.raw
     if not tensor.values:
@@ -72,6 +68,19 @@ def read_features(tensor: tensor_pb2.Tensor) -> FloatArray:
             )
         features = np.fromiter(tensor.values, _FLOAT, elements)
     return features.astype(np.float32, copy=False).reshape(shape)
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """Raise InvalidRequest where no array of features can have this shape."""
+    if len(shape) != 2:
+        raise InvalidRequest(
+            "inputs.shape", f"inputs has {len(shape)} dimensions; it must have two: [rows, features]"
+        )
+    # No message holds as many; and beside a dimension of 0 the number of elements would not tell.
+    if not 0 <= min(shape) <= max(shape) < 2**31:
+        raise InvalidRequest(
+            "inputs.shape", f"inputs has shape {list(shape)}; no dimension can be negative, or 2**31 or more"
+        )
 
 
 def read_monte_carlo(message: prediction_pb2.MonteCarlo, default_passes: int) -> MonteCarloOptions:
