@@ -30,7 +30,8 @@ from dropserve_server.repository import Repository
 from dropserve_server.settings import Settings
 
 _LOADING_THREADS = 4
-_REFUSING_SECONDS = 0.2
+_QUIET_SECONDS = 0.02  # without a new request, before connections are closed
+_HOLD_SECONDS = 0.2  # that it is waited for at most
 _FLUSH_SECONDS = 1.0  # for answers that are ready to reach their callers
 _ANSWER_OVERHEAD_BYTES = 4096  # what is not tensors in an answer: names, ids, timings
 
@@ -164,18 +165,21 @@ class Server:
         self._health.drain()
         log.info("draining", extra={"inflight": self._metrics.inflight})
         await asyncio.sleep(self._settings.drain_seconds)
-        # Stopping cancels the calls that gRPC holds and has not handed to us yet, and CANCELLED is not to be
-        # retried. So what comes now is first told UNAVAILABLE, until hardly any such call is left.
-        self._prediction.refuse()
-        await asyncio.sleep(_REFUSING_SECONDS)
-        refusing = asyncio.ensure_future(self._grpc.stop(self._settings.grace_seconds + _FLUSH_SECONDS))
+        # gRPC cancels the calls that reach it between its stop and the moment their callers learn of it
+        # (grpc#41785), and CANCELLED is not to be retried. While their answers are kept back, callers ask
+        # nothing new; and they learn that we leave before they get them.
+        await self._calls.hold(_QUIET_SECONDS, _HOLD_SECONDS)
+        stopping = asyncio.ensure_future(self._grpc.stop(self._settings.grace_seconds + _FLUSH_SECONDS))
+        await asyncio.sleep(0)  # it has begun
+        self._calls.release()
+        self._prediction.close_streams()
         self._health.close()
         try:
             async with asyncio.timeout(self._settings.grace_seconds):
                 await self._calls.idle()
         except TimeoutError:
             return  # what is still in flight is cut off
-        await asyncio.wait({refusing}, timeout=_FLUSH_SECONDS)
+        await asyncio.wait({stopping}, timeout=_FLUSH_SECONDS)
 
     async def _shutdown(self) -> Ending:
         cut_off = self._metrics.inflight

@@ -47,7 +47,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         self._default_passes = default_passes
         self._stream_concurrency = stream_concurrency
         self._streams: set[AnswerStream[PredictRequest, PredictResponse]] = set()
-        self._refusing = False
+        self._closing = False
 
     async def Predict(self, request: PredictRequest, context: Context) -> PredictResponse:
         """Answer one request."""
@@ -75,13 +75,13 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         stream = AnswerStream(context, answer, self._stream_concurrency)
         self._streams.add(stream)
         try:
-            if not self._refusing:
+            if not self._closing:
                 await stream.run()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # becomes the call's status
             await context.abort_with_status(status_of(error))
         finally:
             self._streams.discard(stream)
-        if self._refusing:
+        if self._closing:
             await context.abort_with_status(status_of(Unavailable(_DRAINING)))
 
     async def ListModels(
@@ -106,17 +106,15 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         except Exception as error:  # noqa: BLE001  # becomes the call's status
             return await context.abort_with_status(status_of(error))
 
-    def refuse(self) -> None:
-        """Begin no further request. Streams end as soon as what was read from them is answered."""
-        self._refusing = True
+    def close_streams(self) -> None:
+        """Read no further request from a stream; each ends as soon as what was read is answered."""
+        self._closing = True
         for stream in self._streams:
             stream.stop()
 
     async def _answer(self, request: PredictRequest, seconds: float | None) -> PredictResponse:
         mode = MONTE_CARLO if request.HasField("monte_carlo") else DETERMINISTIC
         with self._calls.begin(mode, request.request_id, seconds) as call:
-            if self._refusing:
-                raise Unavailable(_DRAINING)
             wire.check_request_id(request.request_id)
             call.served = served = self._repository.find(request.model, request.version)
             if len(request.inputs.values) < _MANY_VALUES:
@@ -127,4 +125,6 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             if mode is MONTE_CARLO:
                 options = wire.read_monte_carlo(request.monte_carlo, self._default_passes)
             call.job = job = await self._predictor.predict(served, features, options, seconds)
+            if self._calls.holding:
+                await self._calls.released(seconds)
             return wire.write_answer(request.request_id, job)
