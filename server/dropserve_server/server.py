@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
+
+import grpc.aio
 
 from dropserve_models import load
 from dropserve_server.grpc import tracing
@@ -30,6 +32,7 @@ from dropserve_server.repository import Repository
 from dropserve_server.settings import Settings
 
 _LOADING_THREADS = 4
+_REFRESH_SECONDS = 0.25  # how old a worker's gauges may be
 _QUIET_SECONDS = 0.02  # without a new request, before connections are closed
 _HOLD_SECONDS = 0.2  # that it is waited for at most
 _FLUSH_SECONDS = 1.0  # for answers that are ready to reach their callers
@@ -54,17 +57,32 @@ class Ending:
     computing: bool
 
 
+class Team(Protocol):
+    """The workers that a server is one of."""
+
+    async def loaded(self) -> None:
+        """Told that the models are loaded; the port may be opened when it returns."""
+
+    def listening(self) -> None:
+        """Told that the port is open."""
+
+    def leaving(self) -> None:
+        """Told that the port is about to be closed."""
+
+
 class Server:
     """A server, from its start to its end. Make it and run it in one event loop, once.
 
-    Raises
-    ------
-    StartupError
-        A port can't be bound, or the TLS certificate can't be used.
+    Parameters
+    ----------
+    team : Team, optional
+        The workers this server is one of: it then opens the port only with its models loaded, leaves the
+        metrics page and signals for an abort to the supervisor. None: it serves alone.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, team: Team | None = None) -> None:
         self._settings = settings
+        self._team = team
         self._started = perf_counter()
         self._stopping = asyncio.Event()  # the first signal: drain, then stop
         self._aborting = asyncio.Event()  # the second: stop now
@@ -97,17 +115,16 @@ class Server:
             default_passes=settings.default_passes,
             stream_concurrency=settings.stream_concurrency,
         )
-        interceptors = [self._tracer.interceptor] if self._tracer else []
-        self._grpc, self._grpc_port = listen(settings, self._prediction, self._health, interceptors)
-        self._http = MetricsServer(
-            settings.metrics_host, settings.metrics_port, self._metrics.registry, self._health.serving
-        )
+        self._grpc: grpc.aio.Server | None = None
+        self._http: MetricsServer | None = None
 
     async def run(self) -> Ending:
         """Serve until a signal says to stop.
 
         Raises
         ------
+        StartupError
+            A port can't be bound, or the TLS certificate can't be used.
         DeviceError
             The device asked for is not there.
         ArtifactError
@@ -115,34 +132,59 @@ class Server:
         """
         self._heed_signals()
         try:
-            await self._startup()
-            if await _finishes(self._load(), unless=self._stopping):
+            if await _finishes(self._startup(), unless=self._stopping):
                 await self._stopping.wait()
             await _finishes(self._drain(), unless=self._aborting)
         finally:
             ending = await self._shutdown()
         return ending
 
+    def stop(self) -> None:
+        """Drain, then stop."""
+        self._stopping.set()
+
+    def abort(self) -> None:
+        """Stop now."""
+        self._stopping.set()
+        self._aborting.set()
+
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
+            loop.add_signal_handler(number, self._on_signal)
 
-    def _stop(self) -> None:
-        (self._aborting if self._stopping.is_set() else self._stopping).set()
+    def _on_signal(self) -> None:
+        # A worker may get the signal and its supervisor's word for it: the second is no impatience.
+        self.abort() if self._stopping.is_set() and self._team is None else self.stop()
 
     async def _startup(self) -> None:
-        await self._grpc.start()
-        log.info(
-            "listening",
-            extra={
-                "host": self._settings.host,
-                "grpc_port": self._grpc_port,
-                "metrics_port": self._http.port,
-                "pid": os.getpid(),
-                "version": version("dropserve"),
-            },
-        )
+        if self._team is None:
+            await self._listen()
+            await self._load()
+        else:
+            self._refresh_metrics()
+            await self._load()
+            await self._team.loaded()
+            await self._listen()
+            self._team.listening()
+
+    def _refresh_metrics(self) -> None:
+        self._metrics.refresh()
+        asyncio.get_running_loop().call_later(_REFRESH_SECONDS, self._refresh_metrics)
+
+    async def _listen(self) -> None:
+        settings = self._settings
+        about: dict[str, object] = {"host": settings.host}
+        interceptors = [self._tracer.interceptor] if self._tracer else []
+        server, about["grpc_port"] = listen(settings, self._prediction, self._health, interceptors)
+        if self._team is None:
+            self._http = MetricsServer(
+                settings.metrics_host, settings.metrics_port, self._metrics.registry, self._health.serving
+            )
+            about["metrics_port"] = self._http.port
+        await server.start()
+        self._grpc = server
+        log.info("listening", extra=about | {"pid": os.getpid(), "version": version("dropserve")})
 
     async def _load(self) -> None:
         await self._repository.load(_LOADING_THREADS, self._health.set)
@@ -162,13 +204,17 @@ class Server:
 
     async def _drain(self) -> None:
         """Say that we leave, take requests a little longer, then only finish those in flight."""
+        if self._grpc is None:
+            return
         self._health.drain()
         log.info("draining", extra={"inflight": self._metrics.inflight})
         await asyncio.sleep(self._settings.drain_seconds)
         # gRPC cancels the calls that reach it between its stop and the moment their callers learn of it
-        # (grpc#41785), and CANCELLED is not to be retried. While their answers are kept back, callers ask
-        # nothing new; and they learn that we leave before they get them.
+        # (grpc#41785). But callers who wait for an answer ask nothing new, and they learn that we leave
+        # before they get it.
         await self._calls.hold(_QUIET_SECONDS, _HOLD_SECONDS)
+        if self._team is not None:
+            self._team.leaving()
         stopping = asyncio.ensure_future(self._grpc.stop(self._settings.grace_seconds + _FLUSH_SECONDS))
         await asyncio.sleep(0)  # it has begun
         self._calls.release()
@@ -183,13 +229,16 @@ class Server:
 
     async def _shutdown(self) -> Ending:
         cut_off = self._metrics.inflight
-        await self._grpc.stop(None)
-        await asyncio.to_thread(self._http.close)
+        if self._grpc is not None:
+            await self._grpc.stop(None)
+        if self._http is not None:
+            await asyncio.to_thread(self._http.close)
         idle = [await lane.close(_FLUSH_SECONDS) for lane in self._lanes]
         if self._tracer:
             await asyncio.to_thread(self._tracer.close, _FLUSH_SECONDS)
         self._request_log.tell_suppressed()
-        log.info("stopped", extra={"cut_off": cut_off})
+        if self._grpc is not None:
+            log.info("stopped", extra={"cut_off": cut_off})
         return Ending(cut_off, computing=not all(idle))
 
 

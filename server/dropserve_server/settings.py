@@ -16,8 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, FilePath, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dropserve_models.model import DEFAULT_MEMORY_BYTES
-from dropserve_models.prediction import DEFAULT_PASSES, MAX_PASSES
+from dropserve_models.prediction import DEFAULT_MEMORY_BYTES, DEFAULT_PASSES, MAX_PASSES
 from dropserve_server.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "DROPSERVE_"
@@ -53,6 +52,9 @@ class Settings(BaseSettings):
     metrics_port: Port = 8002
     """Port of Prometheus' /metrics, over HTTP; 0 picks a free one, which the log names."""
 
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes that serve the gRPC port together; each holds every model in its own memory."""
+
     tls_certificate: FilePath | None = None
     """PEM file of the server's certificate chain. With tls_key: the gRPC port speaks TLS only."""
 
@@ -63,7 +65,7 @@ class Settings(BaseSettings):
     """Where models run. auto: on CUDA where it works, else on the CPU; cuda: refuse to start without it."""
 
     threads: PositiveInt | None = None
-    """Threads that one computation may use. Unset: the cores that affinity and the CPU quota grant."""
+    """Threads that one computation may use. Unset: a worker's share of what affinity and CPU quota grant."""
 
     deterministic_workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Deterministic requests computed at the same time. One already uses every thread for a large request."""
