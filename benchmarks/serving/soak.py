@@ -1,10 +1,10 @@
 """Hours in minutes: requests of every kind, and whether the server's memory grows.
 
 ``python -m benchmarks.serving.soak [--seconds 600] [--workers N]`` asks a server with three networks so many
-requests a second: deterministic and Monte Carlo, seeded and not, with samples and quantiles, of 1 to 256 rows;
-some name a version that is not there, are cancelled, or have too near a deadline; connections come and go.
-Memory is the resident set of all the server's processes. It exits with status 1 where that has grown, from
-the end of the first minute (of a shorter run: of its first tenth) to the end, by more than 5 %.
+requests a second, of up to 256 rows: deterministic and Monte Carlo, seeded and not, with samples and
+quantiles; some name a version that is not there, are cancelled, or have too near a deadline; connections come
+and go. Memory is the resident set of all the server's processes. It exits with status 1 where that has grown,
+from the end of the first minute (of a shorter run: of its first tenth) to the end, by more than 5 %.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     last = report.add(
         f"{case}, after {options.seconds:g} s", "memory", [median(samples[-window:])], "MiB", against=after
     )
+    print("MiB over time:", *(f"{sample:.0f}" for sample in samples[:: max(1, len(samples) // 20)]))
     print("; ".join(f"{count} {how}" for how, count in sorted(ended.items())) + ".\n")
     report.finish(options.json)
     return 0 if last.ratio is not None and last.ratio <= MOST_GROWTH else 1

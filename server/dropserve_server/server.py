@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -32,7 +32,7 @@ from dropserve_server.repository import Repository
 from dropserve_server.settings import Settings
 
 _LOADING_THREADS = 4
-_REFRESH_SECONDS = 0.25  # how old a worker's gauges may be
+_REPORT_SECONDS = 0.25  # how old may be what is known of a worker: its gauges, its health
 _QUIET_SECONDS = 0.02  # without a new request, before connections are closed
 _HOLD_SECONDS = 0.2  # that it is waited for at most
 _FLUSH_SECONDS = 1.0  # for answers that are ready to reach their callers
@@ -68,6 +68,9 @@ class Team(Protocol):
 
     def leaving(self) -> None:
         """Told that the port is about to be closed."""
+
+    def report(self, health: Mapping[str, bool]) -> None:
+        """Told what is serving, now and then."""
 
 
 class Server:
@@ -162,15 +165,17 @@ class Server:
             await self._listen()
             await self._load()
         else:
-            self._refresh_metrics()
+            self._report(self._team)
             await self._load()
             await self._team.loaded()
             await self._listen()
+            self._team.report(self._health.all())
             self._team.listening()
 
-    def _refresh_metrics(self) -> None:
+    def _report(self, team: Team) -> None:
         self._metrics.refresh()
-        asyncio.get_running_loop().call_later(_REFRESH_SECONDS, self._refresh_metrics)
+        team.report(self._health.all())
+        asyncio.get_running_loop().call_later(_REPORT_SECONDS, self._report, team)
 
     async def _listen(self) -> None:
         settings = self._settings

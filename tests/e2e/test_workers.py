@@ -69,6 +69,10 @@ def metrics_folder(worker: int) -> Path:
 def test_one_page_shows_what_all_workers_did(
     team: ServerProcess, channels: list[grpc.Channel], server: ServerProcess
 ) -> None:
+    assert team.healthz() == (200, {"status": "SERVING"})
+    assert team.healthz("?model=targets") == (200, {"status": "SERVING"})
+    assert team.healthz("?model=damaged") == (503, {"status": "NOT_SERVING"})
+    assert team.healthz("?model=nothing") == (404, {"status": "SERVICE_UNKNOWN"})
     for channel in channels:
         for _ in range(5):
             Asker(channel).predict("targets", ROWS)
@@ -178,6 +182,7 @@ def test_one_signal_drains_all_even_where_everybody_gets_it(
     team.scrape_until(lambda found: found[INFLIGHT] == len(slow))
     for pid in (*workers.values(), team.pid):  # as systemd does
         os.kill(pid, signal.SIGTERM)
+    assert team.healthz()[0] == 503
     assert [call.result().passes for call in slow] == [1000] * len(slow)
     assert team.wait() == 0
     assert not folder.exists()

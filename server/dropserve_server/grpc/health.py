@@ -39,6 +39,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         serving = self._serving.get(service)
         return None if serving is None else serving and not self._draining
 
+    def all(self) -> dict[str, bool]:
+        """Whether each service is serving."""
+        return {service: serving and not self._draining for service, serving in self._serving.items()}
+
     def drain(self) -> None:
         """Nothing is serving from now on."""
         self._draining = True

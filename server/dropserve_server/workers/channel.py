@@ -1,8 +1,9 @@
 """What a supervisor and a worker tell each other: JSON objects, one a line, over a pair of sockets.
 
 The first line is the supervisor's, ``{"number": 1, "settings": {...}}``. Then the worker says how far it is,
-``{"state": "loaded" | "listening"}``, or why it can't start, ``{"failed": "..."}``, and the supervisor what
-to do, ``{"do": "join" | "drain" | "abort"}``. Its end means that the other side has died.
+``{"state": "loaded" | "listening"}``, what is serving, ``{"health": {"": true, "MODEL": true, ...}}``, or why
+it can't start, ``{"failed": "..."}``, and the supervisor what to do, ``{"do": "join" | "drain" | "abort"}``.
+The channel's end means that the other side has died.
 """
 
 from __future__ import annotations

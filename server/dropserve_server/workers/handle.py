@@ -29,6 +29,8 @@ class Handle:
         Why it could not start, in its own words.
     listening : bool
         Whether it has opened the port.
+    health : dict
+        Whether it is serving, by the name of a model, and in all, by the empty one.
     """
 
     def __init__(self, number: int, process: asyncio.subprocess.Process, channel: Channel) -> None:
@@ -36,6 +38,7 @@ class Handle:
         self.pid = process.pid
         self.failure: str | None = None
         self.listening = False
+        self.health: dict[str, bool] = {}
         self._process = process
         self._channel = channel
         self._loaded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -78,6 +81,7 @@ class Handle:
             while (message := await self._channel.receive()) is not None:
                 state = message.get("state")
                 self.failure = message.get("failed", self.failure)
+                self.health = message.get("health", self.health)
                 if state == "loaded":
                     self._loaded.set_result(True)
                 elif state == "listening":

@@ -65,7 +65,7 @@ class Supervisor:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         Gauge(
             "dropserve_workers", "Worker processes that have the port open.", registry=self._registry
-        ).set_function(lambda: sum(worker.listening for worker in list(self._workers.values())))
+        ).set_function(lambda: len(self._listening()))
         self._restarts = Counter(
             "dropserve_worker_restarts_total",
             "Workers that took a dead one's place.",
@@ -87,7 +87,7 @@ class Supervisor:
         ):
             self._settings = settings.model_copy(update={"grpc_port": port})
             self._registry.register(WorkersCollector(Path(folder), self._pids))
-            http = MetricsServer(settings.metrics_host, settings.metrics_port, self._registry)
+            http = MetricsServer(settings.metrics_host, settings.metrics_port, self._registry, self._serving)
             log.info(
                 "supervising",
                 extra={
@@ -184,6 +184,15 @@ class Supervisor:
 
     def _note_that_one_serves(self) -> None:
         self._has_served = True
+
+    def _serving(self, name: str) -> bool | None:
+        said = [worker.health[name] for worker in self._listening() if name in worker.health]
+        if not said:
+            return None if name else False
+        return any(said) and not self._stopping.is_set()
+
+    def _listening(self) -> list[Handle]:
+        return [worker for worker in list(self._workers.values()) if worker.listening]
 
     def _pids(self) -> dict[str, int]:
         return {"supervisor": os.getpid()} | {str(n): worker.pid for n, worker in list(self._workers.items())}

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import values
@@ -34,6 +35,7 @@ class Membership:
         self._channel = channel
         self._joining = asyncio.Event()
         self._held: list[int] = []
+        self._health: Mapping[str, bool] = {}
 
     async def loaded(self) -> None:
         """Say that the models are loaded, and wait until the port may be opened."""
@@ -50,6 +52,12 @@ class Membership:
         for descriptor in self._held:
             os.close(descriptor)
         self._held.clear()
+
+    def report(self, health: Mapping[str, bool]) -> None:
+        """Say what is serving, where that has changed."""
+        if health != self._health:
+            self._channel.send(health=health)
+            self._health = health
 
     async def obey(self, server: Server) -> None:
         """Do what the supervisor says, until it dies; then stop."""
@@ -74,6 +82,7 @@ async def _life() -> Ending | int:
     try:
         settings = prepare(read_settings(first["settings"]))
         logs.configure(settings.log_format, settings.log_level, worker=number)
+        logs.catch_uncaught()
         values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
         from dropserve_server.server import Server  # gRPC, after what it reads when it is imported
