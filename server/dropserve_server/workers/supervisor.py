@@ -50,7 +50,13 @@ def restart_delay(failures: int) -> float:
 
 
 class Supervisor:
-    """The workers, from the first one's start to the last one's end. Run it once."""
+    """The workers, from the first one's start to the last one's end. Run it once.
+
+    Attributes
+    ----------
+    registry : CollectorRegistry
+        What the metrics page shows.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -61,15 +67,15 @@ class Supervisor:
         self._has_served = False
         self._failure: str | None = None
         self._status = OK
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]
         Gauge(
-            "dropserve_workers", "Worker processes that have the port open.", registry=self._registry
+            "dropserve_workers", "Worker processes that have the port open.", registry=self.registry
         ).set_function(lambda: len(self._listening()))
         self._restarts = Counter(
             "dropserve_worker_restarts_total",
             "Workers that took a dead one's place.",
-            registry=self._registry,
+            registry=self.registry,
         )
 
     async def run(self) -> int:
@@ -86,8 +92,8 @@ class Supervisor:
             reserved(settings.host, settings.grpc_port) as port,
         ):
             self._settings = settings.model_copy(update={"grpc_port": port})
-            self._registry.register(WorkersCollector(Path(folder), self._pids))
-            http = MetricsServer(settings.metrics_host, settings.metrics_port, self._registry, self._serving)
+            self.registry.register(WorkersCollector(Path(folder), self._pids))
+            http = MetricsServer(settings.metrics_host, settings.metrics_port, self.registry, self._serving)
             log.info(
                 "supervising",
                 extra={
