@@ -17,6 +17,7 @@ from dropserve_server.settings import Settings
 from dropserve_server.workers.channel import Channel
 from dropserve_server.workers.collector import WorkersCollector
 from dropserve_server.workers.descriptors import hold_listeners_high
+from dropserve_server.workers.handle import how_it_ended
 from dropserve_server.workers.port import reserved
 from dropserve_server.workers.supervisor import restart_delay
 
@@ -68,6 +69,16 @@ def test_a_listening_socket_is_held_by_a_high_descriptor() -> None:
 def test_delays_grow_to_a_minute() -> None:
     assert [restart_delay(failures) for failures in range(1, 10)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
     assert restart_delay(10**9) == 60
+
+
+def test_an_end_is_told_in_words() -> None:
+    assert [how_it_ended(status) for status in (0, 1, -9, -64, -50)] == [
+        "exit status 0",
+        "exit status 1",
+        "killed by SIGKILL",
+        "killed by SIGRTMAX",
+        "killed by signal 50",
+    ]
 
 
 def test_a_channel_carries_messages_until_the_other_side_dies() -> None:

@@ -23,7 +23,7 @@ def hold_listeners_high() -> list[int]:
     They keep the port open: close them before it is to be closed.
     """
     soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    high = min(soft_limit, _HIGHEST) * 3 // 4
+    high = (_HIGHEST if soft_limit == resource.RLIM_INFINITY else min(soft_limit, _HIGHEST)) * 3 // 4
     try:
         descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
     except FileNotFoundError:  # not Linux: it closes as it likes

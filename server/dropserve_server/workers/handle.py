@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +48,8 @@ class Handle:
     async def start(cls, number: int, settings: Settings, metrics_folder: Path) -> Handle:
         """Start worker `number` in a fresh interpreter."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, ExitStack() as failing:
+            failing.callback(ours.close)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",  # the current folder is nobody's library
@@ -58,6 +60,7 @@ class Handle:
                 # Ctrl-C in a terminal is for the supervisor, which tells its workers what to do.
                 start_new_session=True,
             )
+            failing.pop_all()
         channel = await Channel.over(ours)
         channel.send(number=number, settings=settings.model_dump(mode="json"))
         return cls(number, process, channel)
@@ -104,4 +107,9 @@ def _environment() -> dict[str, str]:
 
 def how_it_ended(status: int) -> str:
     """An exit status in words."""
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal
+        return f"killed by signal {-status}"
