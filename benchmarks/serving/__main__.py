@@ -15,14 +15,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import grpc
-import numpy as np
-
 from benchmarks.networks import LARGE, SMALL, Network, publish
 from benchmarks.report import Report, interleave, option_parser
-from benchmarks.serving.load import CONCURRENCY, PREDICT, LoadGenerator, Target, load_generator
+from benchmarks.serving import workers
+from benchmarks.serving.load import CONCURRENCY, LoadGenerator, Target, load_generator
 from benchmarks.serving.processes import ServerProcess, dropserve_server, echo_server
-from dropserve_client import wire
+from benchmarks.serving.targets import predict_target
 
 PASSES = 100
 ECHO, DETERMINISTIC, MONTE_CARLO = "grpc.aio echo", "dropserve", f"dropserve, {PASSES} passes"
@@ -52,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = stack.enter_context(dropserve_server(folder / "repository", folder / "log"))
         for network in (SMALL, LARGE):
             _measure(report, network, server, folder, generate, seconds, rounds)
+    workers.measure(report, generate, seconds, rounds)
     report.finish(options.json)
     return 0
 
@@ -65,8 +64,8 @@ def _measure(
     seconds: float,
     rounds: int,
 ) -> None:
-    point = _target(server, network, folder, passes=None)
-    bars = _target(server, network, folder, passes=PASSES)
+    point = predict_target(server.address, network, folder, passes=None)
+    bars = predict_target(server.address, network, folder, passes=PASSES)
     with echo_server(point.answer_bytes) as echo:
         echoed = Target(echo.address, point.message, point.answer_bytes)
         measured = interleave(
@@ -92,17 +91,6 @@ def _measure(
 
 def _named(network: Network, case: str) -> str:
     return f"{network.name}, 1 row: {case}"
-
-
-def _target(server: ServerProcess, network: Network, folder: Path, passes: int | None) -> Target:
-    row = np.random.default_rng(0).normal(size=(1, network.sizes[0])).astype(np.float32)
-    request = wire.predict_request(wire.question(network.name, passes=passes), row)
-    message = folder / f"{network.name}-{passes or 0}.message"
-    message.write_bytes(request.SerializeToString())
-    with grpc.insecure_channel(server.address) as channel:
-        predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PREDICT)
-        answer = predict(message.read_bytes(), timeout=60)
-    return Target(server.address, message, len(answer))
 
 
 def _case(

@@ -35,23 +35,32 @@ class ServerProcess:
         """CPU time that it has used so far: all its threads and child processes, user and system."""
         return sum(_cpu_ticks(pid) for pid in _family(self.pid)) / _TICKS_A_SECOND
 
+    def resident_bytes(self) -> int:
+        """Memory that it holds: the resident sets of all its processes."""
+        pages = (Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in _family(self.pid))
+        return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")
+
 
 @contextmanager
-def echo_server(answer_bytes: int) -> Iterator[ServerProcess]:
-    """The raw grpc.aio echo server; its answers have this size."""
-    command = [sys.executable, "-m", "benchmarks.serving.echo", "--answer-bytes", str(answer_bytes)]
+def echo_server(answer_bytes: int, port: int = 0) -> Iterator[ServerProcess]:
+    """The raw grpc.aio echo server; its answers have this size. Several may share a port."""
+    command = [sys.executable, "-m", "benchmarks.serving.echo"]
+    command += ["--answer-bytes", str(answer_bytes), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, _stopping(process):
         assert process.stdout is not None
         yield ServerProcess(process.pid, int(process.stdout.readline()))
 
 
 @contextmanager
-def dropserve_server(repository: Path, log: Path) -> Iterator[ServerProcess]:
-    """`dropserve serve` on the CPU with its default settings, warmed up, its log in a file."""
+def dropserve_server(
+    repository: Path, log: Path, *options: str, warm_up: bool = True
+) -> Iterator[ServerProcess]:
+    """`dropserve serve` on the CPU with its default settings and `options`, its log in a file."""
     port = _free_port()
     command = [str(Path(sys.executable).with_name("dropserve")), "serve", "--repository", str(repository)]
     command += ["--host", "127.0.0.1", "--grpc-port", str(port), "--metrics-port", "0"]
-    command += ["--device", "cpu", "--warm-up", "--drain-seconds", "0", "--log-format", "json"]
+    command += ["--device", "cpu", "--drain-seconds", "0", "--log-format", "json", *options]
+    command += ["--warm-up"] if warm_up else []
     with log.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as process, _stopping(process):
         server = ServerProcess(process.pid, port)
         _wait_until_ready(server, process, log)

@@ -29,7 +29,9 @@ _RETRY_POLICY: Final = {
     "initialBackoff": "0.1s",
     "maxBackoff": "1s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    # CANCELLED: what a gRPC server that shuts down answers to calls it has not looked at (grpc#41785).
+    # A call that is cancelled on this side is not retried.
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 
 
@@ -121,7 +123,7 @@ def methods(channel: grpc.Channel | grpc.aio.Channel) -> dict[type, Callable[...
 
 
 def service_config(load_balancing: LoadBalancing) -> dict[str, Any]:
-    """Retries, UNAVAILABLE only, and how servers behind one name are chosen.
+    """Retries, of what a server has not looked at, and how servers behind one name are chosen.
 
     With round_robin, servers whose grpc.health.v1 says NOT_SERVING (draining ones) get no calls.
     """

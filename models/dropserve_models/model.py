@@ -15,6 +15,7 @@ from dropserve_models.features import read_features
 from dropserve_models.inference.blueprint import Blueprint, draw_up
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.prediction import (
+    DEFAULT_MEMORY_BYTES,
     MAX_PASSES,
     MAX_QUANTILES,
     Features,
@@ -28,7 +29,6 @@ from dropserve_models.prediction import (
 if TYPE_CHECKING:
     from dropserve_models.inference.device.choice import AnyEngine
 
-DEFAULT_MEMORY_BYTES = 256 * 2**20
 _CAUSE_CHARACTERS = 300
 
 MAX_DIFFERENCE = 1e-4

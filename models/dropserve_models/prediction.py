@@ -16,6 +16,7 @@ Task = Literal["regression", "binary", "multiclass"]
 DEFAULT_PASSES = 50
 MAX_QUANTILES = 64
 MAX_PASSES = 1_000_000
+DEFAULT_MEMORY_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,9 @@ server's own requirements are not installed.
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+from typing import TYPE_CHECKING, Literal, NoReturn, get_args, get_origin
 
 if TYPE_CHECKING:
     from dropserve_server.settings import Settings
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 NAME = "serve"
 SUMMARY = "serve a repository of models over gRPC"
 
-OK, FAILURE, USAGE = 0, 1, 2
+FAILURE, USAGE = 1, 2
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -73,48 +71,31 @@ def parse(options: Sequence[str]) -> Settings:
 
 
 def _serve(settings: Settings) -> int:
-    # gRPC's core would write lines of its own between ours; what matters in them reaches us as errors.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if settings.workers > 1:
+        from dropserve_server.workers.supervisor import supervise
+
+        return supervise(settings)
 
     import asyncio
 
-    from prometheus_client import disable_created_metrics
-
     from dropserve_models.errors import ModelsError
-    from dropserve_models.inference.deterministic import available_cores
     from dropserve_server.errors import StartupError
-    from dropserve_server.server import Ending, Server
+    from dropserve_server.process import leave, loop_factory, prepare
 
-    # A second series beside every one, which hardly anybody reads.
-    disable_created_metrics()  # type: ignore[no-untyped-call]
-    # For torch, imported at the first Monte Carlo request: it would count the host's cores, not our share of
-    # them, and its threads would spin while they wait, which takes the cores from everything else here.
-    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads or available_cores()))
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    settings = prepare(settings)
+
+    from dropserve_server.server import Ending, Server  # gRPC, after what it reads when it is imported
 
     async def life() -> Ending:
         return await Server(settings).run()
 
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             ending = runner.run(life())
     except (StartupError, ModelsError) as error:
         print(f"dropserve {NAME}: {error}", file=sys.stderr)
         return FAILURE
-    status = FAILURE if ending.cut_off else OK
-    if ending.computing:
-        # A thread in native code can't be stopped, and the interpreter's own end would wait for it, or crash.
-        logging.shutdown()
-        os._exit(status)
-    return status
-
-
-def _loop_factory() -> Any:
-    try:
-        import uvloop
-    except ImportError:  # there is none for Windows
-        return None
-    return uvloop.new_event_loop
+    return leave(ending)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -51,13 +51,17 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def configure(
-    form: Literal["auto", "json", "console"], level: str, stream: TextIO | None = None
+    form: Literal["auto", "json", "console"], level: str, stream: TextIO | None = None, **fields: object
 ) -> logging.Logger:
-    """Send the log, and warnings of the libraries, to `stream` (default: stderr); return our logger."""
+    """Send the log, and warnings of the libraries, to `stream` (default: stderr); return our logger.
+
+    Every line has the further `fields`.
+    """
     stream = sys.stderr if stream is None else stream
     json_lines = form == "json" or (form == "auto" and not stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if json_lines else ConsoleFormatter())
+    handler.addFilter(lambda record: vars(record).update(fields) is None)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

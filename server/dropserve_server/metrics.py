@@ -7,6 +7,7 @@ are looked up once a model and mode, not once a request.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from time import time
 from typing import Literal
@@ -93,6 +94,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         self.inflight = 0
+        self._live: list[tuple[Gauge, Callable[[], float]]] = []
         registry = self.registry
         by_mode = ("model", "mode")
         self.requests = Counter(
@@ -145,6 +147,7 @@ class Metrics:
             "1 for every version that is served.",
             ("model", "version", "provider"),
             registry=registry,
+            multiprocess_mode="livemax",
         )
         self.model_load_duration = Histogram(
             "dropserve_model_load_duration_seconds",
@@ -164,14 +167,34 @@ class Metrics:
             "Versions in the repository that should be served, and could not be loaded as they are now.",
             ("model",),
             registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._observe_live(
+            Gauge(
+                "dropserve_inflight_requests",
+                "Prediction requests being answered now.",
+                registry=registry,
+                multiprocess_mode="livesum",
+            ),
+            lambda: self.inflight,
         )
         Gauge(
-            "dropserve_inflight_requests", "Prediction requests being answered now.", registry=registry
-        ).set_function(lambda: self.inflight)
-        Gauge(
-            "dropserve_build_info", "1, with what is running.", ("version", "python"), registry=registry
+            "dropserve_build_info",
+            "1, with what is running.",
+            ("version", "python"),
+            registry=registry,
+            multiprocess_mode="livemax",
         ).labels(version("dropserve"), platform.python_version()).set(1)
         ProcessCollector(registry=registry)
+
+    def refresh(self) -> None:
+        """Write down what a scrape would ask this process for; a worker isn't the one that is scraped."""
+        for gauge, function in self._live:
+            gauge.set(function())
+
+    def _observe_live(self, gauge: Gauge, function: Callable[[], float]) -> None:
+        gauge.set_function(function)
+        self._live.append((gauge, function))
 
     def of_model(self, model: str, version: str) -> ModelMetrics:
         """The handles of one version; call it once, when the version is loaded."""

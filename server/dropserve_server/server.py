@@ -7,12 +7,14 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
+
+import grpc.aio
 
 from dropserve_models import load
 from dropserve_server.administration import Administration
@@ -38,7 +40,9 @@ from dropserve_server.repository import Repository
 from dropserve_server.settings import Settings
 
 _LOADING_THREADS = 4
-_REFUSING_SECONDS = 0.2
+_REPORT_SECONDS = 0.25  # how old may be what is known of a worker: its gauges, its health
+_QUIET_SECONDS = 0.02  # without a new request, before connections are closed
+_HOLD_SECONDS = 0.2  # that it is waited for at most
 _FLUSH_SECONDS = 1.0  # for answers that are ready to reach their callers
 _ANSWER_OVERHEAD_BYTES = 4096  # what is not tensors in an answer: names, ids, timings
 
@@ -61,17 +65,35 @@ class Ending:
     computing: bool
 
 
+class Team(Protocol):
+    """The workers that a server is one of."""
+
+    async def loaded(self) -> None:
+        """Told that the models are loaded; the port may be opened when it returns."""
+
+    def listening(self) -> None:
+        """Told that the port is open."""
+
+    def leaving(self) -> None:
+        """Told that the port is about to be closed."""
+
+    def report(self, health: Mapping[str, bool]) -> None:
+        """Told what is serving, now and then."""
+
+
 class Server:
     """A server, from its start to its end. Make it and run it in one event loop, once.
 
-    Raises
-    ------
-    StartupError
-        A port can't be bound, or the TLS certificate can't be used.
+    Parameters
+    ----------
+    team : Team, optional
+        The workers this server is one of: it then opens the port only with its models loaded, leaves the
+        metrics page and signals for an abort to the supervisor. None: it serves alone.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, team: Team | None = None) -> None:
         self._settings = settings
+        self._team = team
         self._started = perf_counter()
         self._stopping = asyncio.Event()  # the first signal: drain, then stop
         self._aborting = asyncio.Event()  # the second: stop now
@@ -113,20 +135,17 @@ class Server:
         self._open_inference = OpenInferenceServicer(
             self._repository, predictor, self._calls, self._health, settings
         )
-        interceptors = [self._tracer.interceptor] if self._tracer else []
-        self._grpc, self._grpc_port = listen(
-            settings, self._prediction, self._open_inference, self._health, interceptors
-        )
-        self._admin = listen_to_administrators(settings, ModelServicer(Administration(self._repository)))
-        self._http = MetricsServer(
-            settings.metrics_host, settings.metrics_port, self._metrics.registry, self._health.serving
-        )
+        self._grpc: grpc.aio.Server | None = None
+        self._admin: grpc.aio.Server | None = None
+        self._http: MetricsServer | None = None
 
     async def run(self) -> Ending:
         """Serve until a signal says to stop.
 
         Raises
         ------
+        StartupError
+            A port can't be bound, or the TLS certificate can't be used.
         DeviceError
             The device asked for is not there.
         ArtifactError
@@ -134,37 +153,68 @@ class Server:
         """
         self._heed_signals()
         try:
-            await self._startup()
-            if await _finishes(self._load(), unless=self._stopping):
+            if await _finishes(self._startup(), unless=self._stopping):
                 await _finishes(self._repository.watch(self._settings.poll_seconds), unless=self._stopping)
             await _finishes(self._drain(), unless=self._aborting)
         finally:
             ending = await self._shutdown()
         return ending
 
+    def stop(self) -> None:
+        """Drain, then stop."""
+        self._stopping.set()
+
+    def abort(self) -> None:
+        """Stop now."""
+        self._stopping.set()
+        self._aborting.set()
+
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
+            loop.add_signal_handler(number, self._on_signal)
 
-    def _stop(self) -> None:
-        (self._aborting if self._stopping.is_set() else self._stopping).set()
+    def _on_signal(self) -> None:
+        # A worker may get the signal and its supervisor's word for it: the second is no impatience.
+        self.abort() if self._stopping.is_set() and self._team is None else self.stop()
 
     async def _startup(self) -> None:
-        await self._grpc.start()
-        if self._admin is not None:
-            await self._admin[0].start()
-        log.info(
-            "listening",
-            extra={
-                "host": self._settings.host,
-                "grpc_port": self._grpc_port,
-                "metrics_port": self._http.port,
-                **({"admin_port": self._admin[1]} if self._admin is not None else {}),
-                "pid": os.getpid(),
-                "version": version("dropserve"),
-            },
+        if self._team is None:
+            await self._listen()
+            await self._load()
+        else:
+            self._report(self._team)
+            await self._load()
+            await self._team.loaded()
+            await self._listen()
+            self._team.report(self._health.all())
+            self._team.listening()
+
+    def _report(self, team: Team) -> None:
+        self._metrics.refresh()
+        team.report(self._health.all())
+        asyncio.get_running_loop().call_later(_REPORT_SECONDS, self._report, team)
+
+    async def _listen(self) -> None:
+        settings = self._settings
+        about: dict[str, object] = {"host": settings.host}
+        interceptors = [self._tracer.interceptor] if self._tracer else []
+        server, about["grpc_port"] = listen(
+            settings, self._prediction, self._open_inference, self._health, interceptors
         )
+        models = ModelServicer(Administration(self._repository))
+        if (admin := listen_to_administrators(settings, models)) is not None:
+            self._admin, about["admin_port"] = admin
+        if self._team is None:
+            self._http = MetricsServer(
+                settings.metrics_host, settings.metrics_port, self._metrics.registry, self._health.serving
+            )
+            about["metrics_port"] = self._http.port
+        await server.start()
+        self._grpc = server
+        if self._admin is not None:
+            await self._admin.start()
+        log.info("listening", extra=about | {"pid": os.getpid(), "version": version("dropserve")})
 
     async def _load(self) -> None:
         await self._repository.load(_LOADING_THREADS, self._tell)
@@ -195,36 +245,46 @@ class Server:
 
     async def _drain(self) -> None:
         """Say that we leave, take requests a little longer, then only finish those in flight."""
+        if self._grpc is None:
+            return
         self._health.drain()
         if self._admin is not None:
-            await self._admin[0].stop(None)
+            await self._admin.stop(None)
         log.info("draining", extra={"inflight": self._metrics.inflight})
         await asyncio.sleep(self._settings.drain_seconds)
-        # Stopping cancels the calls that gRPC holds and has not handed to us yet, and CANCELLED is not to be
-        # retried. So what comes now is first told UNAVAILABLE, until hardly any such call is left.
-        self._prediction.refuse()
-        self._open_inference.refuse()
-        await asyncio.sleep(_REFUSING_SECONDS)
-        refusing = asyncio.ensure_future(self._grpc.stop(self._settings.grace_seconds + _FLUSH_SECONDS))
+        # gRPC cancels the calls that reach it between its stop and the moment their callers learn of it
+        # (grpc#41785). But callers who wait for an answer ask nothing new, and they learn that we leave
+        # before they get it.
+        await self._calls.hold(_QUIET_SECONDS, _HOLD_SECONDS)
+        if self._team is not None:
+            self._team.leaving()
+        stopping = asyncio.ensure_future(self._grpc.stop(self._settings.grace_seconds + _FLUSH_SECONDS))
+        await asyncio.sleep(0)  # it has begun
+        self._calls.release()
+        self._prediction.close_streams()
+        self._open_inference.close_streams()
         self._health.close()
         try:
             async with asyncio.timeout(self._settings.grace_seconds):
                 await self._calls.idle()
         except TimeoutError:
             return  # what is still in flight is cut off
-        await asyncio.wait({refusing}, timeout=_FLUSH_SECONDS)
+        await asyncio.wait({stopping}, timeout=_FLUSH_SECONDS)
 
     async def _shutdown(self) -> Ending:
         cut_off = self._metrics.inflight
-        await self._grpc.stop(None)
+        if self._grpc is not None:
+            await self._grpc.stop(None)
         if self._admin is not None:
-            await self._admin[0].stop(None)
-        await asyncio.to_thread(self._http.close)
+            await self._admin.stop(None)
+        if self._http is not None:
+            await asyncio.to_thread(self._http.close)
         idle = [await lane.close(_FLUSH_SECONDS) for lane in self._lanes]
         if self._tracer:
             await asyncio.to_thread(self._tracer.close, _FLUSH_SECONDS)
         self._request_log.tell_suppressed()
-        log.info("stopped", extra={"cut_off": cut_off})
+        if self._grpc is not None:
+            log.info("stopped", extra={"cut_off": cut_off})
         return Ending(cut_off, computing=not all(idle) or self._repository.busy)
 
 

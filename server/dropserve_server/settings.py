@@ -37,8 +37,7 @@ from pydantic_settings import (
 
 from dropserve_models.artifact import MAX_MODEL_BYTES
 from dropserve_models.listing import is_model_name
-from dropserve_models.model import DEFAULT_MEMORY_BYTES
-from dropserve_models.prediction import DEFAULT_PASSES, MAX_PASSES
+from dropserve_models.prediction import DEFAULT_MEMORY_BYTES, DEFAULT_PASSES, MAX_PASSES
 from dropserve_server.errors import SettingsError
 from dropserve_server.policy import ModelPolicy, VersionPolicy
 
@@ -118,6 +117,9 @@ class Settings(BaseSettings):
     admin_port: Port | None = None
     """Port of the gRPC service for administrators; 0 picks a free one, which the log names. Unset: none."""
 
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes that serve the gRPC port together; each holds every model in its own memory."""
+
     tls_certificate: FilePath | None = None
     """PEM file of the server's certificate chain. With tls_key: the gRPC port speaks TLS only."""
 
@@ -128,7 +130,7 @@ class Settings(BaseSettings):
     """Where models run. auto: on CUDA where it works, else on the CPU; cuda: refuse to start without it."""
 
     threads: PositiveInt | None = None
-    """Threads that one computation may use. Unset: the cores that affinity and the CPU quota grant."""
+    """Threads that one computation may use. Unset: a worker's share of what affinity and CPU quota grant."""
 
     deterministic_workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Deterministic requests computed at the same time. One already uses every thread for a large request."""
@@ -194,6 +196,11 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together: give both or neither")
+        if self.workers > 1 and self.admin_port is not None:
+            raise ValueError(
+                "admin_port needs workers = 1: an order would reach one of the workers only; "
+                "they all follow what changes in the repository"
+            )
         if self.default_passes > self.max_passes:
             raise ValueError(
                 f"default_passes is {self.default_passes}, more than max_passes, {self.max_passes}"

@@ -29,8 +29,14 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def test_unavailable_is_retried(client: Any, service: FakeService) -> None:
-    service.failures.extend([Failure(grpc.StatusCode.UNAVAILABLE)] * 2)
+RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+@pytest.mark.parametrize("code", RETRIED)
+def test_what_a_server_that_leaves_says_is_retried(
+    code: grpc.StatusCode, client: Any, service: FakeService
+) -> None:
+    service.failures.extend([Failure(code)] * 2)
     np.testing.assert_array_equal(client.predict("toy", X).mean, answer_mean(X))
     assert len(service.predict_calls) == 3
 
@@ -53,7 +59,7 @@ def test_large_requests_are_retried_too(
 
 @pytest.mark.parametrize(
     "code",
-    [code for code in grpc.StatusCode if code not in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)],
+    [code for code in grpc.StatusCode if code not in (grpc.StatusCode.OK, *RETRIED)],
 )
 def test_nothing_else_is_retried(code: grpc.StatusCode, client: Any, service: FakeService) -> None:
     service.failures.append(Failure(code))
@@ -119,7 +125,7 @@ def test_channel_options_of_the_caller_win() -> None:
     assert chosen["grpc.max_receive_message_length"] == 7
     assert chosen["grpc.max_send_message_length"] == -1
     config = json.loads(chosen["grpc.service_config"])
-    assert config["methodConfig"][0]["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+    assert config["methodConfig"][0]["retryPolicy"]["retryableStatusCodes"] == [code.name for code in RETRIED]
 
 
 @pytest.fixture(scope="module")

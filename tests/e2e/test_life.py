@@ -7,8 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from dropserve.v1 import prediction_pb2
 from dropserve.v1.prediction_pb2 import MonteCarlo, PredictRequest
 from support.example_repository import rows_for
 from support.prediction_client import Asker, refusal_of, request
-from support.server_process import TIMEOUT, ServerProcess, environment, server_process
+from support.server_process import TIMEOUT, ServerProcess, serve_to_the_end, server_process
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -29,31 +27,8 @@ SLOW = request("classes", rows_for("classes", 4000), MonteCarlo(passes=1000, see
 ENDLESS = request("classes", rows_for("classes", 16_000), MonteCarlo(passes=10_000))
 
 
-def serve(*options: str) -> subprocess.CompletedProcess[str]:
-    """Run ``dropserve serve`` to its end; for those that can't start."""
-    command = [
-        str(Path(sys.executable).parent / "dropserve"),
-        "serve",
-        "--grpc-port",
-        "0",
-        "--metrics-port",
-        "0",
-    ]
-    return subprocess.run(
-        [*command, *options],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        env=environment(),
-        check=False,
-    )
-
-
 def wait_for_inflight(server: ServerProcess, count: int) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while server.scrape()["dropserve_inflight_requests"] < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    server.scrape_until(lambda found: found["dropserve_inflight_requests"] >= count)
 
 
 def test_before_the_models_are_loaded_everybody_is_told_to_come_back(repository: Path) -> None:
@@ -186,7 +161,7 @@ def test_ports_that_are_taken_are_told_in_one_line(repository: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         for option in ("--grpc-port", "--metrics-port"):
-            done = serve("--repository", str(repository), "--host", "127.0.0.1", option, port)
+            done = serve_to_the_end("--repository", str(repository), "--host", "127.0.0.1", option, port)
             assert done.returncode == 1
             (line,) = done.stderr.splitlines()
             assert line.startswith("dropserve serve: can't listen on ")
@@ -194,14 +169,16 @@ def test_ports_that_are_taken_are_told_in_one_line(repository: Path) -> None:
 
 
 def test_two_servers_do_not_share_a_port_silently(server: ServerProcess, repository: Path) -> None:
-    done = serve("--repository", str(repository), "--host", "127.0.0.1", "--grpc-port", str(server.grpc_port))
+    done = serve_to_the_end(
+        "--repository", str(repository), "--host", "127.0.0.1", "--grpc-port", str(server.grpc_port)
+    )
     assert done.returncode == 1
     assert "can't listen on gRPC port" in done.stderr
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
 def test_without_cuda_a_server_told_to_use_it_does_not_start(repository: Path) -> None:
-    done = serve("--repository", str(repository), "--device", "cuda")
+    done = serve_to_the_end("--repository", str(repository), "--device", "cuda")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("dropserve serve: device cuda was asked for")
@@ -209,7 +186,7 @@ def test_without_cuda_a_server_told_to_use_it_does_not_start(repository: Path) -
 
 
 def test_wrong_usage_ends_with_status_2() -> None:
-    done = serve()
+    done = serve_to_the_end()
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("dropserve serve: --repository is required")
@@ -235,7 +212,7 @@ def test_tls(repository: Path, tmp_path: Path) -> None:
             assert Asker(channel).predict("targets", ONE).mean.shape == [1, 2]
         with grpc.insecure_channel(address) as channel:
             assert Asker(channel).refused(request("targets", ONE)).code is grpc.StatusCode.UNAVAILABLE
-    swapped = serve(
+    swapped = serve_to_the_end(
         "--repository", str(repository), "--tls-certificate", str(key), "--tls-key", str(certificate)
     )
     assert swapped.returncode == 1

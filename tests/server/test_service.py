@@ -119,10 +119,25 @@ def test_before_the_models_are_loaded_everything_is_unavailable(tmp_path: Path) 
     run(scenario, tmp_path, load=False)
 
 
-def test_what_begins_while_draining_is_sent_away(tmp_path: Path) -> None:
+def test_answers_are_held_back_until_no_request_comes_any_more(tmp_path: Path) -> None:
     async def scenario(service: Service) -> None:
-        service.servicer.refuse()
-        assert (await service.refusal(request("fake", ROW))).code() is grpc.StatusCode.UNAVAILABLE
+        holding = asyncio.ensure_future(service.calls.hold(0.2, SECONDS))
+        await asyncio.sleep(0)
+        patient = service.stub.Predict(request("fake", ROW), timeout=SECONDS)
+        hasty = service.stub.Predict(request("fake", ROW), timeout=0.4)
+        assert (await hasty).version == "1"  # its deadline comes before ours
+        await holding
+        assert not patient.done()
+        assert service.metrics.inflight == 1
+        service.calls.release()
+        assert (await patient).version == "1"
+
+    run(scenario, tmp_path)
+
+
+def test_streams_that_begin_while_connections_are_closed_are_sent_away(tmp_path: Path) -> None:
+    async def scenario(service: Service) -> None:
+        service.servicer.close_streams()
         with pytest.raises(grpc.aio.AioRpcError, match="draining"):
             async for _ in service.stub.PredictStream(iter([request("fake", ROW)])):
                 pass

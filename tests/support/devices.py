@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dropserve_models.inference.device.engine import DeviceEngine
 from dropserve_models.inference.device.graphs import Record
-from dropserve_models.model import DEFAULT_MEMORY_BYTES
+from dropserve_models.prediction import DEFAULT_MEMORY_BYTES
 from support.engines import blueprint_of
 
 CPU = torch.device("cpu")

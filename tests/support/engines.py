@@ -12,7 +12,8 @@ from dropserve_models.artifact import Artifact
 from dropserve_models.inference.blueprint import Blueprint, draw_up
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.inference.engine import Engine
-from dropserve_models.model import DEFAULT_MEMORY_BYTES, Model
+from dropserve_models.model import Model
+from dropserve_models.prediction import DEFAULT_MEMORY_BYTES
 
 Array = NDArray[np.float32]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from prometheus_client import Metric
+from prometheus_client import CollectorRegistry, Metric
 
 from dropserve_server.metrics import Metrics
+from dropserve_server.settings import Settings
+from dropserve_server.workers.supervisor import Supervisor
 
 TARGET_LABELS = frozenset({"job", "instance"})
 """What Prometheus adds to every series."""
@@ -35,7 +38,15 @@ class Family:
 
 def families() -> dict[str, Family]:
     """Every family of a server, those of its process included, by name."""
-    registry = Metrics().registry
+    return _families(Metrics().registry)
+
+
+def supervisor_families() -> dict[str, Family]:
+    """Those that the supervisor of several workers adds."""
+    return _families(Supervisor(Settings(repository=Path(), workers=2)).registry)
+
+
+def _families(registry: CollectorRegistry) -> dict[str, Family]:
     found = {}
     # What a family's labels are it tells only in its series, and without a request there are none.
     for collector in list(registry._collector_to_names):
@@ -50,7 +61,7 @@ def series() -> dict[str, frozenset[str]]:
     """The names that can be queried, and the labels of each, those that Prometheus adds included."""
     return {
         family.name.removesuffix("_total") + suffix: family.labels | labels | TARGET_LABELS
-        for family in families().values()
+        for family in (families() | supervisor_families()).values()
         for suffix, labels in _SUFFIXES.get(family.type, {"": set()}).items()
     }
 

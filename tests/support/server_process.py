@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class ServerProcess:
         return f"127.0.0.1:{self.grpc_port}"
 
     def wait_until_listening(self) -> None:
-        event = self.wait_for("listening")
+        event = self.wait_for("supervising" if "--workers" in self.process.args else "listening")  # type: ignore[operator]  # a list
         self.grpc_port = int(event["grpc_port"])
         self.metrics_port = int(event["metrics_port"])
 
@@ -80,6 +81,10 @@ class ServerProcess:
         if line is None:
             raise AssertionError(f"no event {event!r} {fields}; log: {self.log}, {self.other_lines}")
         return line
+
+    def workers(self) -> dict[int, int]:
+        """The pid of each worker that was started last, by its number."""
+        return {line["worker"]: line["pid"] for line in self.log if line["event"] == "worker started"}
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -117,6 +122,14 @@ class ServerProcess:
                 samples[f"{name}{{{ordered}}}" if ordered else name] = float(value)
         return samples
 
+    def scrape_until(self, condition: Callable[[dict[str, float]], bool]) -> dict[str, float]:
+        """The first scrape that fulfils the condition; waits for it."""
+        deadline = time.monotonic() + TIMEOUT
+        while not condition(found := self.scrape()):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
+        return found
+
     def resident_bytes(self) -> int:
         with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -143,6 +156,19 @@ class ServerProcess:
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment without settings of the server, plus `variables`."""
     return {k: v for k, v in os.environ.items() if not k.startswith("DROPSERVE_")} | variables
+
+
+def serve_to_the_end(*options: str) -> subprocess.CompletedProcess[str]:
+    """Run ``dropserve serve`` to its end; for those that can't start."""
+    command = [str(Path(sys.executable).parent / "dropserve"), "serve", "--grpc-port", "0"]
+    return subprocess.run(
+        [*command, "--metrics-port", "0", *options],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=environment(),
+        check=False,
+    )
 
 
 @contextmanager

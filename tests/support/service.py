@@ -46,6 +46,7 @@ class Service:
     health: HealthServicer
     channel: grpc.aio.Channel
     lane: Lane
+    calls: Calls
     metrics: Metrics
 
     @property
@@ -97,7 +98,7 @@ def run(scenario: Callable[[Service], Awaitable[None]], folder: Path, *, load: b
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 service = Service(
-                    model, servicer, open_inference, repository, health, channel, lanes[0], metrics
+                    model, servicer, open_inference, repository, health, channel, lanes[0], calls, metrics
                 )
                 await asyncio.wait_for(scenario(service), SECONDS)
                 await asyncio.wait_for(calls.idle(), SECONDS)

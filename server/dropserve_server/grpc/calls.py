@@ -27,13 +27,21 @@ _DEADLINE_SLACK_SECONDS = 0.02
 
 
 class Calls:
-    """The requests being answered. For the event loop's thread."""
+    """The requests being answered. For the event loop's thread.
+
+    Attributes
+    ----------
+    holding : bool
+        Whether an answer that is ready has to wait, by `released`, before it may leave.
+    """
 
     def __init__(self, metrics: Metrics, log: RequestLog | None = None, tracer: Tracer | None = None) -> None:
         self.metrics = metrics
         self._log = log or RequestLog()
         self._tracer = tracer
         self.tells_answers = tracer is not None or self._log.answered_share > 0
+        self.holding = False
+        self._released = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -44,6 +52,32 @@ class Calls:
     async def idle(self) -> None:
         """Wait until no request is being answered."""
         await self._idle.wait()
+
+    async def hold(self, quiet: float, timeout: float) -> None:
+        """Keep answers back until no request has come for `quiet` seconds, or `timeout` has passed.
+
+        Callers who wait for an answer ask nothing new: this is how a server under load gets a moment in
+        which no request is on its way to it.
+        """
+        self.holding = True
+        deadline = perf_counter() + timeout
+        inflight = -1
+        while inflight != self.metrics.inflight and perf_counter() < deadline:
+            inflight = self.metrics.inflight
+            await asyncio.sleep(quiet)
+
+    def release(self) -> None:
+        """Let the answers go that were kept back."""
+        self.holding = False
+        self._released.set()
+
+    async def released(self, seconds: float | None) -> None:
+        """Wait for `release`, but not so long that a caller who allows these seconds would be late."""
+        try:
+            async with asyncio.timeout(None if seconds is None else seconds / 2):
+                await self._released.wait()
+        except TimeoutError:
+            pass
 
     def entered(self) -> None:
         """One request more."""

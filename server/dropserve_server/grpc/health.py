@@ -44,6 +44,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._serving.pop(service, None)
         self._notify()
 
+    def all(self) -> dict[str, bool]:
+        """Whether each service is serving."""
+        return {service: serving and not self._draining for service, serving in self._serving.items()}
+
     def drain(self) -> None:
         """Nothing is serving from now on."""
         self._draining = True

@@ -82,7 +82,7 @@ def _bind(server: grpc.aio.Server, name: str, host: str, port: int, settings: Se
             return server.add_insecure_port(address)
         return server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        if reason := _why_not(host, port):
+        if reason := _why_not(host, port, shared=settings.workers > 1):
             raise StartupError(f"can't listen on {name} port {address}: {reason}") from error
         raise StartupError(
             f"{settings.tls_certificate} and {settings.tls_key} are no certificate and its key in PEM form"
@@ -94,8 +94,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # With port sharing on, gRPC's default, a second server on the same port starts without an error
-        # and takes every other connection.
-        ("grpc.so_reuseport", 0),
+        # and takes every other connection. Workers are to share theirs, which their supervisor holds.
+        ("grpc.so_reuseport", int(settings.workers > 1)),
     ]
 
 
@@ -108,12 +108,14 @@ def _credentials(certificate: Path | None, key: Path | None) -> grpc.ServerCrede
         raise StartupError(f"can't read {error.filename}: {error.strerror}") from error
 
 
-def _why_not(host: str, port: int) -> str:
+def _why_not(host: str, port: int, *, shared: bool) -> str:
     """Why gRPC, which doesn't say, could not listen there; empty where it is not for the address."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             probe.bind(address)
     except OSError as error:
         return error.strerror or str(error)

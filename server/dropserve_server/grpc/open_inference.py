@@ -154,14 +154,13 @@ class OpenInferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
         await self._intake.serve(context, answer, ordered=True)
 
-    def refuse(self) -> None:
-        """Begin no further request. Streams end as soon as what was read from them is answered."""
-        self._intake.refuse()
+    def close_streams(self) -> None:
+        """Read no further request from a stream; each ends as soon as what was read is answered."""
+        self._intake.close()
 
     async def _answer(self, request: pb.ModelInferRequest, seconds: float | None) -> pb.ModelInferResponse:
         mode = MONTE_CARLO if is_monte_carlo(request.parameters) else DETERMINISTIC
         with self._calls.begin(mode, request.id, seconds) as call:
-            self._intake.check()
             check_request_id(request.id)
             call.served = served = self._repository.find(request.model_name, request.model_version)
             options = read_options(request.parameters, self._settings.default_passes)

@@ -97,14 +97,13 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         except Exception as error:  # noqa: BLE001  # becomes the call's status
             return await context.abort_with_status(status_of(error))
 
-    def refuse(self) -> None:
-        """Begin no further request. Streams end as soon as what was read from them is answered."""
-        self._intake.refuse()
+    def close_streams(self) -> None:
+        """Read no further request from a stream; each ends as soon as what was read is answered."""
+        self._intake.close()
 
     async def _answer(self, request: PredictRequest, seconds: float | None) -> PredictResponse:
         mode = MONTE_CARLO if request.HasField("monte_carlo") else DETERMINISTIC
         with self._calls.begin(mode, request.request_id, seconds) as call:
-            self._intake.check()
             wire.check_request_id(request.request_id)
             call.served = served = self._repository.find(request.model, request.version)
             if len(request.inputs.values) < _MANY_VALUES:
@@ -115,4 +114,6 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             if mode is MONTE_CARLO:
                 options = wire.read_monte_carlo(request.monte_carlo, self._default_passes)
             call.job = job = await self._predictor.predict(served, features, options, seconds)
+            if self._calls.holding:
+                await self._calls.released(seconds)
             return wire.write_answer(request.request_id, job)

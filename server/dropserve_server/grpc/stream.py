@@ -102,7 +102,7 @@ class AnswerStream(Generic[Request, Response]):
 
 
 class Intake:
-    """What one service takes in: everything, until it refuses what comes from then on.
+    """The streams of one service.
 
     Parameters
     ----------
@@ -112,17 +112,12 @@ class Intake:
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
-        self._refusing = False
+        self._closed = False
         self._streams: set[AnswerStream[Any, Any]] = set()
 
-    def check(self) -> None:
-        """Raise Unavailable where no further request is begun."""
-        if self._refusing:
-            raise Unavailable("the server is draining; try another, or again soon")
-
-    def refuse(self) -> None:
-        """Begin no further request. Streams end as soon as what was read from them is answered."""
-        self._refusing = True
+    def close(self) -> None:
+        """Read no further request; each stream ends as soon as what was read from it is answered."""
+        self._closed = True
         for stream in self._streams:
             stream.stop()
 
@@ -137,9 +132,10 @@ class Intake:
         stream = AnswerStream(context, answer, self._concurrency, ordered=ordered)
         self._streams.add(stream)
         try:
-            if not self._refusing:
+            if not self._closed:
                 await stream.run()
-            self.check()
+            if self._closed:
+                raise Unavailable("the server is draining; try another, or again soon")
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # becomes the call's status
             await context.abort_with_status(status_of(error))
         finally:

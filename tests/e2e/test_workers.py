@@ -1,0 +1,242 @@
+"""Several processes behind one port, and what happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from dropserve.v1.prediction_pb2 import MonteCarlo
+from dropserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from dropserve_client import AsyncClient
+from support.example_repository import rows_for
+from support.prediction_client import Asker, refusal_of, request
+from support.server_process import TIMEOUT, ServerProcess, serve_to_the_end, server_process
+
+ROWS = rows_for("targets", 1)
+SLOW = request("classes", rows_for("classes", 500), MonteCarlo(passes=1000, seed=1))
+ENDLESS = request("classes", rows_for("classes", 16_000), MonteCarlo(passes=10_000))
+# gRPC shares one connection between channels of equal options; these are to have their own.
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+CONNECTIONS = 12  # so many that no worker is without one, but once in 2000 times
+INFLIGHT = "dropserve_inflight_requests"
+
+
+@pytest.fixture
+def team(repository: Path) -> Iterator[ServerProcess]:
+    with server_process(repository, "--workers", "2") as process:
+        yield process
+
+
+@pytest.fixture
+def channels(team: ServerProcess) -> Iterator[list[grpc.Channel]]:
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(grpc.insecure_channel(team.address, OWN_CONNECTION))
+            for _ in range(CONNECTIONS)
+        ]
+
+
+def answered(found: dict[str, float]) -> float:
+    return sum(value for series, value in found.items() if series.startswith("dropserve_requests_total"))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def metrics_folder(worker: int) -> Path:
+    environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+    (folder,) = [e.partition(b"=")[2] for e in environment if e.startswith(b"PROMETHEUS_MULTIPROC_DIR=")]
+    return Path(folder.decode())
+
+
+def test_one_page_shows_what_all_workers_did(
+    team: ServerProcess, channels: list[grpc.Channel], server: ServerProcess
+) -> None:
+    assert team.healthz() == (200, {"status": "SERVING"})
+    assert team.healthz("?model=targets") == (200, {"status": "SERVING"})
+    assert team.healthz("?model=damaged") == (503, {"status": "NOT_SERVING"})
+    assert team.healthz("?model=nothing") == (404, {"status": "SERVICE_UNKNOWN"})
+    for channel in channels:
+        for _ in range(5):
+            Asker(channel).predict("targets", ROWS)
+        Asker(channel).predict("targets", ROWS, MonteCarlo(passes=20))
+    found = team.scrape()
+    det = 'mode="deterministic",model="targets"'
+    assert found[f'dropserve_requests_total{{code="OK",{det},version="2"}}'] == 5 * CONNECTIONS
+    assert found[f"dropserve_request_duration_seconds_count{{{det}}}"] == 5 * CONNECTIONS
+    assert found[f'dropserve_request_duration_seconds_bucket{{le="+Inf",{det}}}'] == 5 * CONNECTIONS
+    assert found['dropserve_passes_total{model="targets"}'] == 20 * CONNECTIONS
+    assert found['dropserve_predictive_std_count{model="targets"}'] == CONNECTIONS
+    assert found['dropserve_model_load_failures_total{model="damaged"}'] == 2  # each has tried
+    assert found["dropserve_workers"] == 2
+    versions = [series for series in found if re.match(r'dropserve_model_info.*model="targets"', series)]
+    assert [found[series] for series in versions] == [1]
+    for worker in ("supervisor", "1", "2"):
+        assert found[f'process_resident_memory_bytes{{worker="{worker}"}}'] > 0
+    in_supervisor = Path(f"/proc/{team.pid}/maps").read_text(encoding="utf-8")
+    assert not re.search("onnxruntime|cygrpc|torch", in_supervisor)
+
+    def families(process: ServerProcess) -> set[str]:
+        return {series.partition("{")[0] for series in process.scrape()}
+
+    with grpc.insecure_channel(server.address) as alone:
+        Asker(alone).predict("targets", ROWS, MonteCarlo(passes=20))
+    assert families(team) - families(server) == {"dropserve_workers", "dropserve_worker_restarts_total"}
+
+
+async def ask_while_a_worker_dies(
+    team: ServerProcess, victim: int
+) -> tuple[Counter[str], list[Counter[str]]]:
+    """What callers with the SDK got, all together, and each of those that do not repeat a call."""
+    clients = [AsyncClient(team.address, channel_options=OWN_CONNECTION) for _ in range(CONNECTIONS)]
+    once = [*OWN_CONNECTION, ("grpc.enable_retries", 0)]
+    channels = [grpc.aio.insecure_channel(team.address, options=once) for _ in range(CONNECTIONS)]
+    stubs = [PredictionServiceStub(channel) for channel in channels]
+    with_sdk: Counter[str] = Counter()
+    bare: list[Counter[str]] = [Counter() for _ in range(2 * CONNECTIONS)]
+    enough = asyncio.Event()
+    question = request("targets", ROWS)
+
+    async def caller(ask: Callable[[], Awaitable[object]], counted: Counter[str]) -> None:
+        while not enough.is_set():
+            try:
+                await ask()
+                counted["answered"] += 1
+            except grpc.aio.AioRpcError as error:
+                counted[error.code().name] += 1
+            except Exception as error:  # noqa: BLE001  # each is counted
+                counted[repr(error)] += 1
+
+    async def until(answers: int) -> None:
+        while with_sdk["answered"] < answers:
+            await asyncio.sleep(0.01)
+
+    asking = [caller(lambda c=client: c.predict("targets", ROWS), with_sdk) for client in clients * 2]  # type: ignore[misc]
+    asking += [
+        caller(lambda s=stub: s.Predict(question, timeout=TIMEOUT), counted)  # type: ignore[misc]
+        for stub, counted in zip(stubs * 2, bare, strict=True)
+    ]
+    callers = [asyncio.ensure_future(one) for one in asking]
+    await until(100)
+    os.kill(victim, signal.SIGKILL)
+    await until(with_sdk["answered"] + 300)
+    enough.set()
+    await asyncio.gather(*callers)
+    for client in clients:
+        await client.close()
+    for channel in channels:
+        await channel.close()
+    return with_sdk, bare
+
+
+def test_a_killed_worker_is_replaced_and_clients_with_retries_do_not_notice(team: ServerProcess) -> None:
+    victim = team.workers()[1]
+    before = answered(team.scrape())
+    with_sdk, bare = asyncio.run(ask_while_a_worker_dies(team, victim))
+    assert set(with_sdk) == {"answered"}, with_sdk
+    for counted in bare:
+        assert set(counted) <= {"answered", "UNAVAILABLE"}
+        assert counted["UNAVAILABLE"] <= 1  # what was in flight, and nothing after it
+    ended = team.wait_for("worker ended", worker=1)
+    assert (ended["pid"], ended["how"], ended["restart_in_seconds"]) == (victim, "killed by SIGKILL", 0)
+
+    found = team.scrape_until(lambda found: found["dropserve_workers"] == 2 and found[INFLIGHT] == 0)
+    successor = team.workers()[1]
+    assert successor != victim
+    assert found["dropserve_worker_restarts_total"] == 1
+    # The dead one's last answers may have been counted and not have arrived, never the other way round.
+    least = before + with_sdk["answered"] + sum(counted["answered"] for counted in bare)
+    assert answered(found) >= least
+    assert found['dropserve_model_load_failures_total{model="damaged"}'] == 3
+
+    os.kill(successor, signal.SIGTERM)  # somebody ends a worker by hand: it drains, and is replaced as well
+    ended = team.wait_for("worker ended", pid=successor)
+    assert (ended["how"], ended["restart_in_seconds"]) == ("exit status 0", 1)
+    team.scrape_until(lambda found: found["dropserve_workers"] == 2)
+
+
+def test_one_signal_drains_all_even_where_everybody_gets_it(
+    team: ServerProcess, channels: list[grpc.Channel]
+) -> None:
+    workers = team.workers()
+    folder = metrics_folder(workers[1])
+    assert folder.stat().st_mode & 0o777 == 0o700
+    slow = [Asker(channel).stub.Predict.future(SLOW, timeout=TIMEOUT) for channel in channels[:4]]
+    team.scrape_until(lambda found: found[INFLIGHT] == len(slow))
+    for pid in (*workers.values(), team.pid):  # as systemd does
+        os.kill(pid, signal.SIGTERM)
+    assert team.healthz()[0] == 503
+    assert [call.result().passes for call in slow] == [1000] * len(slow)
+    assert team.wait() == 0
+    assert not folder.exists()
+    assert sorted(line["worker"] for line in team.log if line["event"] == "stopped") == [1, 2]
+    assert team.log[-1]["event"] == "all stopped"
+    assert team.other_lines == []
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", team.grpc_port))
+
+
+def test_a_second_signal_stops_all_at_once(team: ServerProcess, channels: list[grpc.Channel]) -> None:
+    endless = Asker(channels[0]).stub.Predict.future(ENDLESS, timeout=TIMEOUT)
+    team.scrape_until(lambda found: found[INFLIGHT] == 1)
+    team.signal(signal.SIGTERM)
+    team.wait_for("draining")
+    team.signal(signal.SIGTERM)
+    assert team.wait() == 1
+    assert refusal_of(endless.exception()).code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def test_workers_do_not_outlive_their_supervisor(team: ServerProcess) -> None:
+    workers = team.workers().values()
+    folders = {metrics_folder(pid) for pid in workers}
+    team.signal(signal.SIGKILL)
+    team.process.wait(TIMEOUT)
+    deadline = time.monotonic() + TIMEOUT
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_nobody_shares_the_port_by_accident(team: ServerProcess, repository: Path) -> None:
+    for options in ([], ["--workers", "2"]):
+        done = serve_to_the_end(
+            "--repository",
+            str(repository),
+            "--host",
+            "127.0.0.1",
+            "--grpc-port",
+            str(team.grpc_port),
+            *options,
+        )
+        assert done.returncode == 1
+        (line,) = [line for line in done.stderr.splitlines() if "can't listen" in line]
+        assert line.startswith(f"dropserve serve: can't listen on gRPC port 127.0.0.1:{team.grpc_port}: ")
+
+
+def test_what_no_worker_can_start_with_is_told_once(repository: Path) -> None:
+    wrong = str(repository / "targets" / "2" / "model.onnx")
+    options = ["--repository", str(repository), "--host", "127.0.0.1", "--workers", "2"]
+    done = serve_to_the_end(*options, "--tls-certificate", wrong, "--tls-key", wrong)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert lines == [f"dropserve serve: {wrong} and {wrong} are no certificate and its key in PEM form"]
+    assert "worker ended" not in done.stderr
