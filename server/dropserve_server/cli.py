@@ -89,7 +89,9 @@ def _serve(settings: Settings) -> int:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     # For torch, imported at the first Monte Carlo request: it would count the host's cores, not our share of
     # them, and its threads would spin while they wait, which takes the cores from everything else here.
-    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads or available_cores()))
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", str(settings.threads or max(1, available_cores() // settings.monte_carlo_workers))
+    )
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
     async def life() -> Ending:

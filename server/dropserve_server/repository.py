@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +14,7 @@ from typing import Protocol
 from dropserve_models.artifact import list_models, list_versions
 from dropserve_models.errors import ArtifactError, DeviceError, ModelsError
 from dropserve_models.prediction import FloatArray, ModelInfo, MonteCarloOptions, Prediction
+from dropserve_server.costs import ModelCosts
 from dropserve_server.errors import InvalidRequest, ModelNotFound, Unavailable
 from dropserve_server.logs import LOGGER
 from dropserve_server.metrics import Metrics, ModelMetrics
@@ -43,6 +44,12 @@ class ServableModel(Protocol):
     def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
         """Predict; any thread may call it at any time."""
 
+    def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:
+        """What Monte Carlo requests must have in common to be computed together; None: they can't be."""
+
+    def run_together(self, features: Sequence[FloatArray], options: MonteCarloOptions) -> list[Prediction]:
+        """Predict several such requests' rows; an answer that is not finite is the caller's to find."""
+
 
 Loader = Callable[[Path], ServableModel]
 
@@ -50,14 +57,16 @@ Loader = Callable[[Path], ServableModel]
 class ServedModel:
     """One version of one model, ready to answer."""
 
-    __slots__ = ("features", "info", "metrics", "model", "name", "outputs", "version")
+    __slots__ = ("costs", "features", "info", "metrics", "model", "name", "on_cpu", "outputs", "version")
 
     def __init__(self, model: ServableModel, metrics: ModelMetrics) -> None:
         self.model = model
         self.metrics = metrics
+        self.costs = ModelCosts()
         self.info = model.info
         self.name = model.info.name
         self.version = str(model.info.version)
+        self.on_cpu = model.info.provider == "CPUExecutionProvider"
         self.features = len(model.info.feature_names)
         self.outputs = len(model.info.output_names)
 

@@ -21,7 +21,7 @@ from dropserve_server.grpc.health import OVERALL, HealthServicer
 from dropserve_server.grpc.listener import PREDICTION_SERVICE, listen
 from dropserve_server.grpc.prediction import PredictionServicer
 from dropserve_server.grpc.request_log import RequestLog
-from dropserve_server.lane import Lane
+from dropserve_server.lane import Batching, Lane
 from dropserve_server.logs import LOGGER
 from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO, Metrics
 from dropserve_server.metrics_http import MetricsServer
@@ -31,7 +31,14 @@ from dropserve_server.settings import Settings
 
 _LOADING_THREADS = 4
 _REFUSING_SECONDS = 0.2
+_REPORT_SECONDS = 1.0
 _FLUSH_SECONDS = 1.0  # for answers that are ready to reach their callers
+# What is computed in one go holds others up for so long. Cutting finer costs a Monte Carlo request more: the
+# masks of its passes are looked up, and their weights gathered, for every slice.
+_DETERMINISTIC_TURN_SECONDS = 0.004
+_MONTE_CARLO_TURN_SECONDS = 0.02
+_MONTE_CARLO_NICENESS = 10  # below the threads that answer deterministic requests
+_INLINE_SECONDS = 250e-6
 _ANSWER_OVERHEAD_BYTES = 4096  # what is not tensors in an answer: names, ids, timings
 
 log = logging.getLogger(LOGGER)
@@ -78,10 +85,7 @@ class Server:
             versions=settings.versions,
             warm_up=settings.warm_up,
         )
-        self._lanes = (
-            Lane(DETERMINISTIC, settings.deterministic_workers, settings.queue_rows),
-            Lane(MONTE_CARLO, settings.monte_carlo_workers, settings.queue_rows),
-        )
+        self._lanes = _lanes(settings)
         limits = Limits(
             settings.max_rows, settings.max_passes, settings.max_message_bytes - _ANSWER_OVERHEAD_BYTES
         )
@@ -113,12 +117,14 @@ class Server:
             The repository can't be listed.
         """
         self._heed_signals()
+        reporting = asyncio.ensure_future(self._report())
         try:
             await self._startup()
             if await _finishes(self._load(), unless=self._stopping):
                 await self._stopping.wait()
             await _finishes(self._drain(), unless=self._aborting)
         finally:
+            reporting.cancel()
             ending = await self._shutdown()
         return ending
 
@@ -159,6 +165,12 @@ class Server:
         seconds = round(perf_counter() - self._started, 3)
         log.info("serving", extra={"models": len(self._repository), "seconds": seconds})
 
+    async def _report(self) -> None:
+        """Hand on what was counted also where nobody reads the metrics in this process."""
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            self._metrics.flush()
+
     async def _drain(self) -> None:
         """Say that we leave, take requests a little longer, then only finish those in flight."""
         self._health.drain()
@@ -185,8 +197,29 @@ class Server:
         if self._tracer:
             await asyncio.to_thread(self._tracer.close, _FLUSH_SECONDS)
         self._request_log.tell_suppressed()
+        self._metrics.flush()
         log.info("stopped", extra={"cut_off": cut_off})
         return Ending(cut_off, computing=not all(idle))
+
+
+def _lanes(settings: Settings) -> tuple[Lane, Lane]:
+    """Deterministic and Monte Carlo computing."""
+    batching = partial(Batching, rows=settings.max_batch_rows, delay_seconds=settings.batch_delay)
+    bounds = settings.queue_rows, settings.queue_seconds
+    return (
+        Lane(
+            DETERMINISTIC,
+            settings.deterministic_workers,
+            *bounds,
+            batching(turn_seconds=_DETERMINISTIC_TURN_SECONDS, inline_seconds=_INLINE_SECONDS),
+        ),
+        Lane(
+            MONTE_CARLO,
+            settings.monte_carlo_workers,
+            *bounds,
+            batching(turn_seconds=_MONTE_CARLO_TURN_SECONDS, niceness=_MONTE_CARLO_NICENESS),
+        ),
+    )
 
 
 async def _finishes(work: Coroutine[Any, Any, None], unless: asyncio.Event) -> bool:

@@ -1,0 +1,71 @@
+"""Counts kept in plain numbers, and handed to prometheus_client now and then.
+
+An observation by prometheus_client takes a lock or more and some microseconds, and a request makes many.
+One thread counts here, and only adds; any thread may flush, one at a time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from prometheus_client import Counter, Gauge, Histogram
+
+
+class CounterTally:
+    """Counts on behalf of a counter or gauge that has its labels.
+
+    Parameters
+    ----------
+    child : Counter or Gauge
+    """
+
+    __slots__ = ("_child", "_flushed", "_value")
+
+    def __init__(self, child: Counter | Gauge) -> None:
+        self._child = child
+        self._value = self._flushed = 0
+
+    def inc(self, amount: int = 1) -> None:
+        """Add to the count."""
+        self._value += amount
+
+    def flush(self) -> None:
+        """Hand on what came since the last time."""
+        value = self._value
+        if value != self._flushed:
+            self._child.inc(value - self._flushed)
+            self._flushed = value
+
+
+class HistogramTally:
+    """Observes on behalf of a histogram that has its labels.
+
+    Parameters
+    ----------
+    child : Histogram
+    """
+
+    __slots__ = ("_bounds", "_child", "_counts", "_flushed", "_flushed_sum", "_sum")
+
+    def __init__(self, child: Histogram) -> None:
+        self._child = child
+        self._bounds: list[float] = child._upper_bounds
+        self._counts = [0] * len(self._bounds)
+        self._flushed = [0] * len(self._bounds)
+        self._sum = self._flushed_sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def flush(self) -> None:
+        """Hand on what came since the last time."""
+        for bucket, count in enumerate(self._counts):
+            if count != self._flushed[bucket]:
+                self._child._buckets[bucket].inc(count - self._flushed[bucket])
+                self._flushed[bucket] = count
+        total = self._sum
+        if total != self._flushed_sum:
+            self._child._sum.inc(total - self._flushed_sum)
+            self._flushed_sum = total
