@@ -9,9 +9,10 @@
     ├── ModelNotFound             no such model, or no such version of it, is served
     ├── LoadFailed                a model can't be loaded as it is
     ├── LimitExceeded             over one of the server's limits of size
-    │   └── QueueFull             too many rows are waiting already
+    │   └── QueueFull             too much is waiting already
     ├── Unavailable               the server is starting or draining
     └── DeadlineExpired           the caller's deadline passed before its work began
+        └── DeadlineTooShort      it would have: too much is waiting
 
 Beside them, the errors of `dropserve_models.errors` travel through unchanged. Messages are one line:
 what was wrong, and what would be right.
@@ -71,12 +72,19 @@ class LimitExceeded(ServerError):
 
 
 class QueueFull(LimitExceeded):
-    """As many rows are in flight as the server holds; later there may be room."""
+    """As much is in flight as the server holds; later there may be room.
+
+    Attributes
+    ----------
+    retry_seconds : float
+        After how long it is worth another try: what is in flight now is then expected to be done.
+    """
 
     REASON: ClassVar[str] = "queue_full"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, retry_seconds: float = 0.0) -> None:
         super().__init__(self.REASON, message)
+        self.retry_seconds = retry_seconds
 
 
 class Unavailable(ServerError):
@@ -85,3 +93,9 @@ class Unavailable(ServerError):
 
 class DeadlineExpired(ServerError):
     """The caller's deadline passed before its work began, so the work was dropped."""
+
+
+class DeadlineTooShort(DeadlineExpired):
+    """With what is waiting already the caller's deadline can't be met, so the work was refused at once."""
+
+    reason: ClassVar[str] = "deadline"

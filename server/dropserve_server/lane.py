@@ -1,76 +1,114 @@
-"""Where computing happens: a queue bounded in rows, and the threads that empty it.
+"""Where one mode's computing happens: what arrives is gathered into batches, and threads compute them.
 
-The event loop submits and receives; only `Job.compute` runs in the threads. Deterministic and Monte
-Carlo requests have a lane each, so that neither waits for the other.
+The event loop submits and receives; computing is done by the threads, except for what is so cheap that
+handing it over would cost more than doing it. Deterministic and Monte Carlo requests have a lane each, so
+that neither waits for the other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
-from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
 from queue import SimpleQueue
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Protocol
 
-from dropserve_server.errors import DeadlineExpired, QueueFull
+from dropserve_server.backlog import Backlog
+from dropserve_server.batch import Batch
+from dropserve_server.errors import DeadlineExpired
+from dropserve_server.gathering import Gathering
+from dropserve_server.job import PredictionJob
+from dropserve_server.large import FIRST_ROWS, LargeJob, Slice
+from dropserve_server.served import ServedModel
+from dropserve_server.waiting import WaitingJobs
 
-Result = TypeVar("Result")
+_MERGED_BYTES = 2**20
+"""Copying a request of more bytes than these to its batch-mates costs more than the computation it saves."""
 
 
-class Job(ABC, Generic[Result]):
-    """Work for a lane, and the times at which it was queued, begun and finished (`perf_counter`, seconds).
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How requests are put together and cut.
 
     Attributes
     ----------
     rows : int
-        What it counts for in the lane's bound.
-    deadline : float
-        On `perf_counter`'s clock; once it has passed the work is not begun.
-    outcome : asyncio.Future
-        The result. Cancelling it drops the job, unless it has begun.
+        Most rows of requests computed together.
+    delay_seconds : float
+        How long the first of them waits for others before a worker turns to them. At 0 a batch is what came
+        while the workers were busy.
+    turn_seconds : float
+        How long a batch, or a slice of a large request, should take.
+    niceness : int
+        How far the computing threads give way to others for a processor, from 0 to 19.
+    inline_seconds : float
+        What is expected to take no longer is computed on the event loop itself; see `gathering`.
     """
 
-    __slots__ = ("begun", "deadline", "error", "finished", "outcome", "queued", "result", "rows")
+    rows: int = 1024
+    delay_seconds: float = 0.0
+    turn_seconds: float = 0.02
+    niceness: int = 0
+    inline_seconds: float = 0.0
 
-    def __init__(self, rows: int, deadline: float) -> None:
-        self.rows = rows
-        self.deadline = deadline
-        self.queued = self.begun = self.finished = perf_counter()
-        self.outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.result: Result | None = None
-        self.error: Exception | None = None
 
-    @abstractmethod
-    def compute(self) -> Result:
-        """Do the work; runs in a thread of the lane."""
+class Source(Protocol):
+    """What a worker takes its work from.
 
-    @property
-    def queue_seconds(self) -> float:
-        """How long the job waited to be begun."""
-        return self.begun - self.queued
+    Attributes
+    ----------
+    ready : bool
+        Whether it is among those that workers will turn to.
+    """
 
-    @property
-    def compute_seconds(self) -> float:
-        """How long the work took."""
-        return self.finished - self.begun
+    ready: bool
+
+    def __bool__(self) -> bool:
+        """Whether there is work left to be taken."""
+
+    def take(self) -> Batch | Slice | None:
+        """Work for a turn."""
 
 
 class Lane:
-    """A queue bounded in rows, and the threads that empty it.
+    """A bounded queue, and the threads that empty it.
 
     Submit from the event loop's thread only. Rows are counted until their job's result is back.
+
+    Parameters
+    ----------
+    name : str
+        The mode, as messages name it.
+    workers : int
+        How many threads compute.
+    max_rows : int
+        Most rows in flight.
+    max_seconds : float
+        The longest that a request may be expected to wait.
     """
 
-    def __init__(self, name: str, workers: int, max_rows: int) -> None:
-        self._name = name
-        self._max_rows = max_rows
-        self._rows = 0
+    def __init__(
+        self,
+        name: str,
+        workers: int,
+        max_rows: int,
+        max_seconds: float = float("inf"),
+        batching: Batching = Batching(),
+    ) -> None:
+        self._batching = batching
+        self._backlog = Backlog(name, max_rows, max_seconds, workers, batching.turn_seconds)
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[Job[object] | None] = SimpleQueue()
-        self._computed: deque[Job[object]] = deque()
+        self._gathering = Gathering(self._compute_inline)
+        self._waiting: dict[Hashable, WaitingJobs] = {}
+        self._ready: SimpleQueue[Source | None] = SimpleQueue()
+        self._computed: deque[Batch | Slice] = deque()
         self._delivery_scheduled = False
+        self._closing = False
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
             for number in range(workers)
@@ -81,59 +119,143 @@ class Lane:
     @property
     def rows(self) -> int:
         """Rows in flight: waiting, and being computed."""
-        return self._rows
+        return self._backlog.rows
 
-    def submit(self, job: Job[Result]) -> None:
-        """Queue a job; its `outcome` is resolved once it is computed or dropped.
+    def submit(self, job: PredictionJob) -> None:
+        """Compute a job, or queue it; its `outcome` is resolved once it is computed or dropped.
 
         Raises
         ------
-        QueueFull
-            Its rows don't fit beside those in flight.
+        QueueFull, DeadlineTooShort
+            Too much is in flight.
         """
-        if self._rows + job.rows > self._max_rows:
-            raise QueueFull(
-                f"{self._rows} rows are in flight in {self._name} mode and {job.rows} more don't fit: "
-                f"the server holds {self._max_rows}; try again later"
-            )
-        self._rows += job.rows
-        self._queue.put(job)  # type: ignore[arg-type]  # results differ by job; the queue doesn't look at them
+        limit = self._batching.inline_seconds
+        # An accelerator is waited for, which is not for the event loop to do.
+        if limit and job.served.on_cpu and job.costs.seconds(job.work) <= limit:
+            self._gathering.add(job, limit)
+            return
+        self._backlog.accept(job)
+        job.metrics.queue_rows.inc(job.rows)
+        self._enqueue(job)
 
     async def close(self, timeout: float) -> bool:
         """Let the threads finish what is queued, for at most `timeout` seconds; whether they did."""
-        for _ in self._threads:
-            self._queue.put(None)
+        self._gathering.flush()
+        if not self._closing:
+            self._closing = True
+            self._ready.put(None)
         deadline = perf_counter() + timeout
         for thread in self._threads:
             await asyncio.to_thread(thread.join, max(0.0, deadline - perf_counter()))
         return not any(thread.is_alive() for thread in self._threads)
 
+    def _compute_inline(self, jobs: list[PredictionJob]) -> None:
+        groups: dict[ServedModel, list[PredictionJob]] = {}
+        for job in jobs:
+            groups.setdefault(job.served, []).append(job)
+        for group in groups.values():
+            batch = Batch(group)
+            batch.compute()
+            _finish(batch)
+
+    def _enqueue(self, job: PredictionJob) -> None:
+        if self._is_large(job):
+            self._make_ready(LargeJob(job, self._batching.turn_seconds))
+            return
+        key = _group(job)
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = WaitingJobs(self._batching.rows, self._batching.turn_seconds)
+            if key is not None:
+                self._waiting[key] = waiting
+        waiting.add(job)
+        if waiting.ready:
+            return
+        if self._batching.delay_seconds and key is not None:
+            waiting.ready = True  # as good as: it will be
+            self._loop.call_later(self._batching.delay_seconds, self._make_ready, waiting)
+        else:
+            self._make_ready(waiting)
+
+    def _is_large(self, job: PredictionJob) -> bool:
+        # Somewhat longer than a turn is better done in one than in a whole and a small slice.
+        return job.rows > FIRST_ROWS and job.costs.seconds(job.work) > 1.5 * self._batching.turn_seconds
+
+    def _make_ready(self, source: Source) -> None:
+        source.ready = True
+        self._ready.put(source)
+
     def _work(self) -> None:
-        while (job := self._queue.get()) is not None:
-            if not job.outcome.done():
-                job.begun = perf_counter()
-                try:
-                    if job.begun >= job.deadline:
-                        raise DeadlineExpired("the deadline passed while the request was queued")
-                    job.result = job.compute()
-                except Exception as error:  # noqa: BLE001  # raised on where the outcome is awaited
-                    job.error = error
-                job.finished = perf_counter()
-            self._computed.append(job)
-            # One wake-up of the event loop brings back all that was computed until it comes.
-            if not self._delivery_scheduled:
-                self._delivery_scheduled = True
-                self._loop.call_soon_threadsafe(self._deliver)
-            del job  # not held, nor its features, while waiting for the next
+        _be_nice(self._batching.niceness)
+        while True:
+            source = self._ready.get()
+            if source is None:
+                idle = self._ready.empty()
+                self._ready.put(None)  # for the next thread, or for this one, behind what is left to do
+                if idle:
+                    return
+                continue
+            # First: whoever adds to the source from here on makes it ready again. Twice would do no harm.
+            source.ready = False
+            work = source.take()
+            if source and not source.ready:
+                self._make_ready(source)
+            if work is not None:
+                work.compute()
+                self._computed.append(work)
+                # One wake-up of the event loop brings back all that was computed until it comes.
+                if not self._delivery_scheduled:
+                    self._delivery_scheduled = True
+                    self._loop.call_soon_threadsafe(self._deliver)
+            del source, work  # not held, nor their features, while waiting for the next
 
     def _deliver(self) -> None:
         self._delivery_scheduled = False  # first: what is computed from here on schedules another one
         while self._computed:
-            job = self._computed.popleft()
-            self._rows -= job.rows
-            if job.outcome.done():
-                continue
-            if job.error is not None:
-                job.outcome.set_exception(job.error)
-            else:
-                job.outcome.set_result(job.result)
+            done = self._computed.popleft()
+            for job in done.over:
+                self._backlog.release(job)
+                job.metrics.queue_rows.inc(-job.rows)
+            _finish(done)
+            key = _group(done.job)
+            waiting = self._waiting.get(key)
+            if waiting is not None and not waiting:
+                del self._waiting[key]
+
+
+def _finish(done: Batch | Slice) -> None:
+    """Learn from what was computed, and tell those who wait for it."""
+    if done.rows:
+        done.job.costs.record(done.work, done.seconds)
+        done.job.metrics.batch_rows.observe(done.rows)
+    for job in done.over:
+        _count(job)
+        job.settle()
+
+
+def _be_nice(niceness: int) -> None:
+    """Have this thread, and those that it starts, give way to others; where threads can (Linux)."""
+    if niceness and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
+def _count(job: PredictionJob) -> None:
+    """Measure a job that is over."""
+    metrics = job.metrics
+    if job.result is not None:
+        metrics.queue_duration.observe(job.begun - job.queued)
+        metrics.compute_duration.observe(job.finished - job.begun)
+        metrics.rows.inc(job.rows)
+        if job.result.passes:
+            metrics.passes.inc(job.result.passes)
+    elif isinstance(job.error, DeadlineExpired):
+        metrics.queue_duration.observe(job.begun - job.queued)
+
+
+def _group(job: PredictionJob) -> Hashable:
+    """What jobs have in common that may be computed together; None: it is computed alone."""
+    options = job.options
+    if options is None:
+        return job.served if job.features.nbytes <= _MERGED_BYTES else None
+    # A seed promises bytes that depend on nothing else.
+    return (job.served, options) if options.seed is None and not options.adaptive else None

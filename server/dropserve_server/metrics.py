@@ -7,14 +7,16 @@ are looked up once a model and mode, not once a request.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from time import time
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
+from prometheus_client.registry import RestrictedRegistry
 
 from dropserve_server.tally import CounterTally, HistogramTally
 
@@ -25,6 +27,7 @@ MONTE_CARLO: Mode = "monte_carlo"
 UNKNOWN = "unknown"
 
 _DURATIONS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_ROWS = tuple(2**power for power in range(15))
 _LOAD_DURATIONS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _DEVIATIONS = tuple(float(f"{base}e{exponent}") for exponent in range(-5, 5) for base in (1, 2, 5))
 
@@ -43,14 +46,23 @@ class BulkHistogram(Histogram):
 
 
 class ModeMetrics:
-    """The handles of one version of one model in one mode."""
+    """The handles of one version of one model in one mode. For the event loop's thread."""
 
     def __init__(self, families: Metrics, model: str, version: str, mode: Mode) -> None:
-        self.answered = families.requests.labels(model, version, mode, "OK")
-        self.duration = HistogramTally(families.request_duration.labels(model, mode))
-        self.queue_duration = HistogramTally(families.queue_duration.labels(model, mode))
-        self.compute_duration = HistogramTally(families.compute_duration.labels(model, mode))
-        self.rows = CounterTally(families.rows.labels(model, mode))
+        by_mode = (model, mode)
+        self.answered = CounterTally(families.requests.labels(model, version, mode, "OK"))
+        self.duration = HistogramTally(families.request_duration.labels(*by_mode))
+        self.queue_duration = HistogramTally(families.queue_duration.labels(*by_mode))
+        self.compute_duration = HistogramTally(families.compute_duration.labels(*by_mode))
+        self.batch_rows = HistogramTally(families.batch_rows.labels(*by_mode))
+        self.queue_rows = CounterTally(families.queue_rows.labels(*by_mode))
+        self.rows = CounterTally(families.rows.labels(*by_mode))
+        self.passes = CounterTally(families.passes.labels(model))
+
+    def flush(self) -> None:
+        """Hand on what was counted."""
+        for tally in vars(self).values():
+            tally.flush()
 
 
 class ModelMetrics:
@@ -69,7 +81,6 @@ class ModelMetrics:
     def __init__(self, families: Metrics, model: str, version: str) -> None:
         self.deterministic = ModeMetrics(families, model, version, DETERMINISTIC)
         self.monte_carlo = ModeMetrics(families, model, version, MONTE_CARLO)
-        self.passes = families.passes.labels(model)
         self.predictive_std = families.predictive_std.labels(model)
         self.failures = 0
         self.failure_seconds = 0.0
@@ -82,6 +93,22 @@ class ModelMetrics:
         self.latest = time()
 
 
+class _Registry(CollectorRegistry):
+    """Flushes what is counted in tallies before it is read."""
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        super().__init__(auto_describe=True)
+        self._flush = flush
+
+    def collect(self) -> Iterable[Metric]:
+        self._flush()
+        return super().collect()
+
+    def restricted_registry(self, names: Iterable[str]) -> RestrictedRegistry:
+        self._flush()
+        return super().restricted_registry(names)
+
+
 class Metrics:
     """Every family, on a registry of its own.
 
@@ -92,9 +119,11 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry(auto_describe=True)
         self.inflight = 0
         self._live: list[tuple[Gauge, Callable[[], float]]] = []
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._flushing = threading.Lock()
+        self.registry = _Registry(self.flush)
         registry = self.registry
         by_mode = ("model", "mode")
         self.requests = Counter(
@@ -122,6 +151,20 @@ class Metrics:
             "What computing requests took.",
             by_mode,
             buckets=_DURATIONS,
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "dropserve_batch_rows",
+            "Rows computed together: of several requests, of one, or of a slice of a large one.",
+            by_mode,
+            buckets=_ROWS,
+            registry=registry,
+        )
+        self.queue_rows = Gauge(
+            "dropserve_queue_rows",
+            "Rows in flight: waiting, and being computed.",
+            by_mode,
+            multiprocess_mode="livesum",
             registry=registry,
         )
         self.rows = Counter("dropserve_rows_total", "Rows predicted.", by_mode, registry=registry)
@@ -189,6 +232,7 @@ class Metrics:
 
     def refresh(self) -> None:
         """Write down what a scrape would ask this process for; a worker isn't the one that is scraped."""
+        self.flush()
         for gauge, function in self._live:
             gauge.set(function())
 
@@ -198,7 +242,15 @@ class Metrics:
 
     def of_model(self, model: str, version: str) -> ModelMetrics:
         """The handles of one version; call it once, when the version is loaded."""
-        return ModelMetrics(self, model, version)
+        with self._flushing:
+            return self._models.setdefault((model, version), ModelMetrics(self, model, version))
+
+    def flush(self) -> None:
+        """Hand what was counted on to the families. Any thread may; reading `registry` does."""
+        with self._flushing:
+            for metrics in self._models.values():
+                metrics.deterministic.flush()
+                metrics.monte_carlo.flush()
 
     def forget_version(self, model: str, version: str, provider: str) -> None:
         """A version is served no longer."""

@@ -1,21 +1,21 @@
 """The use case: rows in, a prediction out. Whatever protocol asked, the same checks, lanes and metrics.
 
-Nothing here knows of gRPC, and nothing is computed on the event loop.
+Nothing here knows of gRPC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
-import numpy as np
-
 from dropserve_models.errors import InputError, MonteCarloUnavailable
-from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
-from dropserve_server.errors import DeadlineExpired, LimitExceeded
-from dropserve_server.lane import Job, Lane
+from dropserve_models.prediction import FloatArray, MonteCarloOptions
+from dropserve_server.errors import LimitExceeded
+from dropserve_server.job import PredictionJob
+from dropserve_server.lane import Lane
 from dropserve_server.served import ServedModel
+
+__all__ = ["Limits", "PredictionJob", "Predictor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +37,8 @@ class Limits:
     answer_bytes: int
 
 
-class PredictionJob(Job[Prediction]):
-    """One request's work."""
-
-    __slots__ = ("features", "options", "served")
-
-    def __init__(
-        self, served: ServedModel, features: FloatArray, options: MonteCarloOptions | None, deadline: float
-    ) -> None:
-        super().__init__(len(features), deadline)
-        self.served = served
-        self.features = features
-        self.options = options
-
-    def compute(self) -> Prediction:
-        """Predict, and note how unsure the answer is."""
-        check_finite(self.features, self.served.info.feature_names)
-        prediction = self.served.model.run(self.features, self.options)
-        variance = prediction.predictive_variance
-        if self.options is not None and variance is not None:
-            self.served.metrics.predictive_std.observe_many(np.sqrt(variance.max(axis=1)))
-        return prediction
-
-
 class Predictor:
-    """Checks requests, has them computed in their mode's lane, and measures it. For the event loop."""
+    """Checks requests and has them computed in their mode's lane. For the event loop."""
 
     def __init__(self, limits: Limits, deterministic: Lane, monte_carlo: Lane) -> None:
         self._limits = limits
@@ -97,27 +74,17 @@ class Predictor:
             Over a limit of size, or no room for it now.
         MonteCarloUnavailable
             The model can't be run with dropout on.
-        DeadlineExpired
-            `seconds` had passed before the work began.
+        DeadlineTooShort, DeadlineExpired
+            `seconds` would not suffice, or had passed before the work began.
         """
         self._check(served, features, options)
-        if options is None:
-            lane, metrics = self._deterministic, served.metrics.deterministic
-        else:
-            lane, metrics = self._monte_carlo, served.metrics.monte_carlo
         deadline = float("inf") if seconds is None else perf_counter() + seconds
         job = PredictionJob(served, features, options, deadline)
-        lane.submit(job)
-        try:
-            prediction = await job.outcome
-        except DeadlineExpired:
-            metrics.queue_duration.observe(job.queue_seconds)
-            raise
-        metrics.queue_duration.observe(job.queue_seconds)
-        metrics.compute_duration.observe(job.compute_seconds)
-        metrics.rows.inc(job.rows)
-        if options is not None:
-            served.metrics.passes.inc(prediction.passes)
+        (self._deterministic if options is None else self._monte_carlo).submit(job)
+        if not job.over:
+            await job.outcome
+        elif job.error is not None:
+            raise job.error
         return job
 
     def _check(self, served: ServedModel, features: FloatArray, options: MonteCarloOptions | None) -> None:
@@ -152,15 +119,3 @@ class Predictor:
             raise InputError(
                 "passes", f"passes is {options.passes}; this server computes at most {self._limits.passes}"
             )
-
-
-def check_finite(features: FloatArray, names: Sequence[str]) -> None:
-    """Raise InputError naming the first row and column of `features` that is NaN or infinite."""
-    finite = np.isfinite(features)
-    if not finite.all():
-        row, column = divmod(int(np.argmin(finite)), features.shape[1])
-        raise InputError(
-            "inputs",
-            f"inputs[{row}, {column}] ({names[column]}) is {features[row, column]}; "
-            "every feature must be a finite number",
-        )

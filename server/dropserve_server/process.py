@@ -29,7 +29,8 @@ def prepare(settings: Settings) -> Settings:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     # For torch, imported at the first Monte Carlo request: it would count the host's cores, not our share of
     # them, and its threads would spin while they wait, which takes the cores from everything else here.
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    at_once = 1 if settings.threads else settings.monte_carlo_workers
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads // at_once)))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     return settings.model_copy(update={"threads": threads})
 

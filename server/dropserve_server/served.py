@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from dropserve_models.prediction import FloatArray, ModelInfo, MonteCarloOptions, Prediction
+from dropserve_server.costs import ModelCosts
 from dropserve_server.metrics import ModelMetrics
 
 State = Literal["loading", "serving", "failed", "unloaded"]
@@ -32,18 +34,37 @@ class ServableModel(Protocol):
     def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
         """Predict; any thread may call it at any time."""
 
+    def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:
+        """What Monte Carlo requests must have in common to be computed together; None: they can't be."""
+
+    def run_together(self, features: Sequence[FloatArray], options: MonteCarloOptions) -> list[Prediction]:
+        """Predict several such requests' rows; an answer that is not finite is the caller's to find."""
+
 
 class ServedModel:
     """One version of one model, ready to answer."""
 
-    __slots__ = ("__weakref__", "features", "info", "metrics", "model", "name", "outputs", "version")
+    __slots__ = (
+        "__weakref__",
+        "costs",
+        "features",
+        "info",
+        "metrics",
+        "model",
+        "name",
+        "on_cpu",
+        "outputs",
+        "version",
+    )
 
     def __init__(self, model: ServableModel, metrics: ModelMetrics) -> None:
         self.model = model
         self.metrics = metrics
+        self.costs = ModelCosts()
         self.info = model.info
         self.name = model.info.name
         self.version = str(model.info.version)
+        self.on_cpu = model.info.provider == "CPUExecutionProvider"
         self.features = len(model.info.feature_names)
         self.outputs = len(model.info.output_names)
 

@@ -133,10 +133,16 @@ class Settings(BaseSettings):
     """Threads that one computation may use. Unset: a worker's share of what affinity and CPU quota grant."""
 
     deterministic_workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """Deterministic requests computed at the same time. One already uses every thread for a large request."""
+    """Deterministic batches computed at the same time. One already uses every thread for many rows."""
 
     monte_carlo_workers: Annotated[int, Field(ge=1, le=256)] = 2
-    """Monte Carlo requests computed at the same time. They never hold deterministic ones up."""
+    """Monte Carlo batches computed at the same time. They never hold deterministic ones up."""
+
+    max_batch_rows: PositiveInt = 1024
+    """Most rows of several requests that are computed together."""
+
+    batch_delay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Seconds a request waits for others before a worker turns to them. 0: what came while it was busy."""
 
     versions: Versions = VersionPolicy()
     """Which versions of each model to serve: latest:N or N, the newest N that load; all; or only:1,3."""
@@ -164,6 +170,9 @@ class Settings(BaseSettings):
 
     queue_rows: PositiveInt = 32_768
     """Most rows in flight, per mode; beyond it requests are refused at once with RESOURCE_EXHAUSTED."""
+
+    queue_seconds: Annotated[float, Field(gt=0, le=86400)] = 2.0
+    """Longest that a request may be expected to wait for its turn; beyond it, likewise refused at once."""
 
     max_message_bytes: MessageBytes = 64 * 2**20
     """Largest message, received or sent, in bytes."""

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from dropserve_models.errors import InputError, MemoryLimitError
-from dropserve_server.errors import LimitExceeded, ModelNotFound, QueueFull, Unavailable
+from dropserve_server.errors import DeadlineTooShort, LimitExceeded, ModelNotFound, QueueFull, Unavailable
 from dropserve_server.grpc.calls import Calls
 from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO, Metrics, Mode
 from dropserve_server.served import ServedModel
@@ -102,6 +102,7 @@ def test_unknown_models_share_one_label() -> None:
     ("error", "reason"),
     [
         (QueueFull("why"), "queue_full"),
+        (DeadlineTooShort("why"), "deadline"),
         (LimitExceeded("rows", "why"), "rows"),
         (MemoryLimitError("why"), "memory"),
     ],

@@ -1,175 +1,354 @@
-"""The queue in front of the computing threads: what is computed, what is dropped, what is refused."""
+"""One mode's computing: what is put together, what is cut, what is dropped, what is refused."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from functools import partial
-from time import perf_counter
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+import numpy as np
 import pytest
 
-from dropserve_server.errors import DeadlineExpired, QueueFull
-from dropserve_server.lane import Job, Lane
+from dropserve_models.prediction import MonteCarloOptions
+from dropserve_server.errors import QueueFull
+from dropserve_server.job import PredictionJob
+from dropserve_server.lane import Batching, Lane
+from dropserve_server.served import ServedModel
+from support.fake_model import FakeModel
+from support.jobs import answer_of, job, serve, some_rows
 
-NEVER = float("inf")
 SECONDS = 10.0
+MONTE_CARLO = MonteCarloOptions(passes=10)
 
 
-class Task(Job[object]):
-    """Calls a function."""
-
-    def __init__(self, function: Callable[[], object], rows: int = 1, deadline: float = NEVER) -> None:
-        super().__init__(rows, deadline)
-        self.function = function
-
-    def compute(self) -> object:
-        return self.function()
-
-
-def run(scenario: Callable[[], object]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), SECONDS))  # type: ignore[arg-type]
-
-
-def test_results_come_back_to_the_event_loop_from_another_thread() -> None:
-    async def scenario() -> None:
-        lane = Lane("test", workers=1, max_rows=10)
-        task = Task(threading.get_ident)
-        lane.submit(task)
-        assert await task.outcome != threading.get_ident()
-        assert task.queued <= task.begun <= task.finished
+def run(
+    scenario: Callable[[Lane], Awaitable[None]],
+    batching: Batching | None = None,
+    workers: int = 1,
+    max_rows: int = 10_000,
+) -> None:
+    async def life() -> None:
+        lane = Lane("test", workers, max_rows, batching=batching or Batching())
+        await asyncio.wait_for(scenario(lane), SECONDS)
         assert await lane.close(SECONDS)
+        assert lane.rows == 0
+
+    asyncio.run(life())
+
+
+async def known(lane: Lane, model: FakeModel, *options: MonteCarloOptions | None) -> ServedModel:
+    """The model, served, after a first request of each kind: its costs are known."""
+    served = serve(model)
+    for each in options:
+        first = job(served, 1, each)
+        lane.submit(first)
+        await first.outcome
+    model.calls.clear()
+    while model.entered.acquire(blocking=False):
+        pass
+    return served
+
+
+async def held(lane: Lane, model: FakeModel, served: ServedModel, rows: int = 1) -> PredictionJob:
+    """A job that a worker is at, until the model's gate opens."""
+    model.gate.clear()
+    holding = job(served, rows, MonteCarloOptions(passes=1, seed=0))
+    lane.submit(holding)
+    await asyncio.to_thread(model.entered.acquire)
+    return holding
+
+
+def computed(model: FakeModel) -> list[int]:
+    return [len(features) for features, _ in model.calls]
+
+
+async def check(*jobs: PredictionJob) -> None:
+    for each in jobs:
+        np.testing.assert_array_equal((await each.outcome).mean, answer_of(each.features))
+
+
+def test_a_result_comes_back_to_the_event_loop_from_another_thread() -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        threads = set()
+        run_there, model.run = model.run, lambda *args: threads.add(threading.get_ident()) or run_there(*args)  # type: ignore[func-returns-value,method-assign]
+        asked = job(serve(model), 2)
+        lane.submit(asked)
+        await check(asked)
+        assert threads
+        assert threading.get_ident() not in threads
+        assert asked.queued <= asked.begun < asked.finished
 
     run(scenario)
 
 
-def test_jobs_of_one_worker_are_computed_in_the_order_they_came() -> None:
-    async def scenario() -> None:
-        lane = Lane("test", workers=1, max_rows=100)
-        order: list[int] = []
-        tasks = [Task(partial(order.append, number)) for number in range(50)]
-        for task in tasks:
-            lane.submit(task)
-        await asyncio.gather(*(task.outcome for task in tasks))
-        assert order == list(range(50))
-        await lane.close(SECONDS)
+@pytest.mark.parametrize("options", [None, MONTE_CARLO])
+def test_what_came_while_the_workers_were_busy_is_the_next_batch(options: MonteCarloOptions | None) -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        served = await known(lane, model, options)
+        holding = await held(lane, model, served)
+        jobs = [job(served, some_rows(count, 10.0 * count), options) for count in (1, 2, 3)]
+        for each in jobs:
+            lane.submit(each)
+        model.gate.set()
+        await check(holding, *jobs)
+        assert computed(model) == [1, 6]
 
     run(scenario)
+
+
+def test_batches_are_bounded_in_rows() -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        served = await known(lane, model, None)
+        holding = await held(lane, model, served)
+        jobs = [job(served, 2) for _ in range(5)]
+        for each in jobs:
+            lane.submit(each)
+        model.gate.set()
+        await check(holding, *jobs)
+        assert computed(model) == [1, 4, 4, 2]
+
+    run(scenario, Batching(rows=5))
+
+
+def test_batches_are_bounded_in_expected_time() -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        served = serve(model)
+        served.costs.deterministic.record(1, 0.01)
+        holding = await held(lane, model, served)
+        jobs = [job(served) for _ in range(7)]
+        for each in jobs:
+            lane.submit(each)
+        model.gate.set()
+        await check(holding, *jobs)
+        assert computed(model)[:2] == [1, 3]
+
+    run(scenario, Batching(turn_seconds=0.035))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (MONTE_CARLO, MonteCarloOptions(passes=20)),
+        (MonteCarloOptions(passes=10, seed=3), MonteCarloOptions(passes=10, seed=3)),
+        (MonteCarloOptions(passes=10, mean_tolerance=0.1), MonteCarloOptions(passes=10, mean_tolerance=0.1)),
+    ],
+)
+def test_other_options_seeds_and_tolerances_are_computed_apart(
+    one: MonteCarloOptions, other: MonteCarloOptions
+) -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        served = await known(lane, model, one, other)
+        holding = await held(lane, model, served)
+        jobs = [job(served, 1, one), job(served, 1, other)]
+        for each in jobs:
+            lane.submit(each)
+        model.gate.set()
+        await check(holding, *jobs)
+        assert computed(model) == [1, 1, 1]
+
+    run(scenario)
+
+
+def test_models_take_turns_and_a_large_request_lets_small_ones_pass() -> None:
+    async def scenario(lane: Lane) -> None:
+        large_model, small_model = FakeModel(), FakeModel()
+        large_served, small_served = serve(large_model), serve(small_model)
+        large_served.costs.monte_carlo.record(160, 0.02)  # 16 rows of 10 passes
+        small_served.costs.monte_carlo.record(10, 0.001)
+        holding = await held(lane, large_model, large_served)
+        large = job(large_served, 160, MONTE_CARLO)
+        small = [job(small_served, 1, MONTE_CARLO) for _ in range(3)]
+        order: list[str] = []
+        large.outcome.add_done_callback(lambda _: order.append("large"))
+        lane.submit(large)
+        for each in small:
+            each.outcome.add_done_callback(lambda _: order.append("small"))
+            lane.submit(each)
+        large_model.gate.set()
+        await check(holding, large, *small)
+        await asyncio.sleep(0)  # for the callbacks
+        assert order == ["small", "small", "small", "large"]
+        assert len(computed(large_model)) > 5
+        assert computed(small_model) == [3]
+
+    run(scenario, Batching(turn_seconds=0.02))
+
+
+def test_cheap_requests_are_computed_on_the_event_loop_once_their_cost_is_known() -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        threads: list[int] = []
+        run_there = model.run
+
+        def watched(*args: Any) -> Any:
+            threads.append(threading.get_ident())
+            return run_there(*args)
+
+        model.run = watched  # type: ignore[assignment,method-assign]
+        served = serve(model)
+        for _ in range(2):
+            asked = job(served)
+            lane.submit(asked)
+            await check(asked)
+        assert threads[0] != threading.get_ident()
+        assert threads[1] == threading.get_ident()
+
+        served.costs.deterministic.record(1, 1000.0)
+        served.costs.deterministic.record(1, 1000.0)
+        expensive = job(served)
+        lane.submit(expensive)
+        await check(expensive)
+        assert threads[2] != threading.get_ident()
+
+    run(scenario, Batching(inline_seconds=1.0))
+
+
+def test_an_accelerator_is_not_waited_for_on_the_event_loop() -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        served = await known(lane, model, None)
+        served.on_cpu = False
+        model.gate.clear()
+        asked = job(served)
+        lane.submit(asked)
+        await asyncio.to_thread(model.entered.acquire)  # would not be reached
+        model.gate.set()
+        await check(asked)
+
+    run(scenario, Batching(inline_seconds=1.0))
+
+
+def test_with_a_delay_requests_wait_for_each_other() -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        served = await known(lane, model, None)
+        jobs = [job(served) for _ in range(3)]
+        for each in jobs:
+            lane.submit(each)
+            await asyncio.sleep(0.001)
+        await check(*jobs)
+        assert computed(model) == [3]
+
+    run(scenario, Batching(delay_seconds=0.2))
 
 
 def test_several_workers_compute_at_the_same_time() -> None:
-    async def scenario() -> None:
-        lane = Lane("test", workers=3, max_rows=10)
-        meeting = threading.Barrier(3, timeout=SECONDS)
-        tasks = [Task(meeting.wait) for _ in range(3)]
-        for task in tasks:
-            lane.submit(task)
-        assert set(await asyncio.gather(*(task.outcome for task in tasks))) == {0, 1, 2}
-        await lane.close(SECONDS)
+    async def scenario(lane: Lane) -> None:
+        models = [FakeModel() for _ in range(3)]
+        jobs = [
+            await held(lane, model, serve(model)) for model in models
+        ]  # each begins while others are held
+        for model in models:
+            model.gate.set()
+        await check(*jobs)
 
-    run(scenario)
+    run(scenario, workers=3)
 
 
-def test_errors_come_back_and_the_worker_lives_on() -> None:
-    async def scenario() -> None:
-        lane = Lane("test", workers=1, max_rows=10)
-        bad, good = Task(lambda: 1 / 0), Task(lambda: "fine")
+def test_a_bug_fails_one_batch_and_the_worker_lives_on() -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        model.error = ZeroDivisionError()
+        served = serve(model)
+        bad = job(served)
         lane.submit(bad)
-        lane.submit(good)
         with pytest.raises(ZeroDivisionError):
             await bad.outcome
-        assert await good.outcome == "fine"
-        assert lane.rows == 0
-        await lane.close(SECONDS)
+        model.error = None
+        good = job(served)
+        lane.submit(good)
+        await check(good)
 
     run(scenario)
 
 
 def test_rows_in_flight_are_bounded_and_freed() -> None:
-    async def scenario() -> None:
-        lane = Lane("test", workers=1, max_rows=10)
-        gate = threading.Event()
-        first, second = Task(gate.wait, rows=6), Task(gate.wait, rows=4)
-        lane.submit(first)
-        lane.submit(second)
-        with pytest.raises(QueueFull, match="10 rows are in flight in test mode and 1 more"):
-            lane.submit(Task(gate.wait))
-        gate.set()
-        await asyncio.gather(first.outcome, second.outcome)
-        third = Task(lambda: "room again", rows=10)
-        lane.submit(third)
-        assert await third.outcome == "room again"
-        await lane.close(SECONDS)
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        served = serve(model)
+        holding = await held(lane, model, served, rows=6)
+        waiting = job(served, 4)
+        lane.submit(waiting)
+        with pytest.raises(QueueFull):
+            lane.submit(job(served))
+        model.gate.set()
+        await check(holding, waiting)
+        again = job(served, 10)
+        lane.submit(again)
+        await check(again)
+
+    run(scenario, max_rows=10)
+
+
+def test_a_job_cancelled_in_the_queue_is_not_computed_and_harms_nobody() -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        served = await known(lane, model, None)
+        holding = await held(lane, model, served)
+        jobs = [job(served, count) for count in (1, 2, 4)]
+        for each in jobs:
+            lane.submit(each)
+        jobs[1].outcome.cancel()
+        model.gate.set()
+        await check(holding, jobs[0], jobs[2])
+        assert computed(model) == [1, 5]
 
     run(scenario)
 
 
-def test_a_cancelled_job_is_not_computed_and_harms_nobody() -> None:
-    async def scenario() -> None:
-        lane = Lane("test", workers=1, max_rows=10)
-        gate = threading.Event()
-        computed: list[int] = []
-        tasks = [Task(gate.wait), *(Task(partial(computed.append, n)) for n in range(3))]
-        for task in tasks:
-            lane.submit(task)
-        tasks[2].outcome.cancel()
-        gate.set()
-        await asyncio.gather(tasks[1].outcome, tasks[3].outcome)
-        assert computed == [0, 2]
-        assert lane.rows == 0
-        await lane.close(SECONDS)
-
-    run(scenario)
-
-
-def test_a_job_cancelled_while_computed_gives_its_rows_back() -> None:
-    async def scenario() -> None:
-        lane = Lane("test", workers=1, max_rows=10)
-        gate, begun = threading.Event(), threading.Event()
-
-        def wait_at_the_gate() -> None:
-            begun.set()
-            gate.wait()
-
-        task, after = Task(wait_at_the_gate, rows=10), Task(lambda: None, rows=0)
-        lane.submit(task)
-        await asyncio.to_thread(begun.wait, SECONDS)
-        task.outcome.cancel()
+def test_a_job_cancelled_while_computed_gives_its_rows_back_then() -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        served = serve(model)
+        holding = await held(lane, model, served, rows=10)
+        holding.outcome.cancel()
         assert lane.rows == 10
-        gate.set()
-        lane.submit(after)
-        await after.outcome
-        assert lane.rows == 0
-        await lane.close(SECONDS)
+        model.gate.set()
+        while lane.rows:
+            await asyncio.sleep(0.001)
 
     run(scenario)
 
 
-def test_an_expired_job_is_not_computed() -> None:
-    async def scenario() -> None:
-        lane = Lane("test", workers=1, max_rows=10)
-        computed: list[str] = []
-        expired = Task(lambda: computed.append("expired"), deadline=perf_counter() - 0.001)
-        lane.submit(expired)
-        with pytest.raises(DeadlineExpired):
-            await expired.outcome
-        assert computed == []
-        await lane.close(SECONDS)
-
-    run(scenario)
-
-
-def test_close_finishes_what_is_queued_and_tells_when_it_could_not() -> None:
-    async def scenario() -> None:
-        lane, stuck = Lane("test", workers=2, max_rows=10), Lane("stuck", workers=1, max_rows=10)
-        task, gate = Task(lambda: "done"), threading.Event()
-        lane.submit(task)
-        stuck.submit(Task(gate.wait))
+def test_closing_finishes_what_is_queued_and_tells_when_it_could_not() -> None:
+    async def scenario(lane: Lane) -> None:
+        model, stuck_model = FakeModel(), FakeModel()
+        asked = [job(serve(model), count, MONTE_CARLO) for count in (500, 1, 1)]
+        for each in asked:
+            lane.submit(each)
+        stuck = Lane("stuck", 1, 10)
+        await held(stuck, stuck_model, serve(stuck_model))
         assert await lane.close(SECONDS)
-        assert await task.outcome == "done"
+        await check(*asked)
         assert not await stuck.close(0.01)
-        gate.set()
+        stuck_model.gate.set()
         assert await stuck.close(SECONDS)
 
-    run(scenario)
+    run(scenario, workers=2)
+
+
+def test_any_mix_gets_its_own_answers() -> None:
+    async def scenario(lane: Lane) -> None:
+        draw = np.random.default_rng(0)
+        models = [serve(FakeModel()) for _ in range(3)]
+        kinds = [None, MONTE_CARLO, MonteCarloOptions(passes=3), MonteCarloOptions(passes=3, seed=1)]
+        jobs = []
+        for number in range(2000):
+            rows = some_rows(int(draw.choice([1, 1, 1, 2, 7, 100])), float(number))
+            jobs.append(job(models[draw.integers(3)], rows, kinds[draw.integers(4)]))
+            lane.submit(jobs[-1])
+            if draw.random() < 0.3:
+                jobs[draw.integers(len(jobs))].outcome.cancel()
+            if draw.random() < 0.05:
+                await asyncio.sleep(0)
+        kept = [each for each in jobs if not each.outcome.cancelled()]
+        assert len(kept) > 1000
+        await check(*kept)
+
+    run(scenario, Batching(rows=16, turn_seconds=0.0005, inline_seconds=1e-4), workers=3, max_rows=10**6)

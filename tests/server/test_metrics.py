@@ -22,6 +22,8 @@ FAMILIES = {
     "dropserve_request_duration_seconds": {"model", "mode"},
     "dropserve_queue_duration_seconds": {"model", "mode"},
     "dropserve_compute_duration_seconds": {"model", "mode"},
+    "dropserve_batch_rows": {"model", "mode"},
+    "dropserve_queue_rows": {"model", "mode"},
     "dropserve_rows": {"model", "mode"},
     "dropserve_passes": {"model"},
     "dropserve_inflight_requests": set(),

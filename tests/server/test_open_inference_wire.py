@@ -21,7 +21,7 @@ from dropserve_server.grpc import open_inference_wire as wire
 from dropserve_server.grpc.open_inference_parameters import read_options, read_seconds
 from dropserve_server.metrics import Metrics
 from dropserve_server.predictor import PredictionJob
-from dropserve_server.repository import ServedModel
+from dropserve_server.served import ServedModel
 from support.fake_model import FAKE_INFO, FakeModel, fake_info
 from support.open_inference import CONTENTS, DTYPES, Input, Output, arrays_of, infer_request
 

@@ -6,7 +6,7 @@ from asyncio import CancelledError
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from dropserve_models import errors as models_errors
@@ -14,6 +14,7 @@ from dropserve_models.errors import InputError, MemoryLimitError, MonteCarloUnav
 from dropserve_server import errors
 from dropserve_server.errors import (
     DeadlineExpired,
+    DeadlineTooShort,
     InvalidRequest,
     LimitExceeded,
     ModelNotFound,
@@ -39,6 +40,7 @@ from dropserve_server.grpc.status import INTERNAL_MESSAGE, code_of, field_of, me
         (QueueFull("why"), "RESOURCE_EXHAUSTED", ""),
         (MemoryLimitError("why"), "RESOURCE_EXHAUSTED", ""),
         (DeadlineExpired("why"), "DEADLINE_EXCEEDED", ""),
+        (DeadlineTooShort("why"), "DEADLINE_EXCEEDED", ""),
         (Unavailable("why"), "UNAVAILABLE", ""),
     ],
 )
@@ -54,9 +56,17 @@ def test_code_message_and_details(error: Exception, code: str, field: str) -> No
     violations = []
     for detail in rich.details:
         bad_request = BadRequest()
-        assert detail.Unpack(bad_request)
-        violations += [(v.field, v.description) for v in bad_request.field_violations]
+        if detail.Unpack(bad_request):
+            violations += [(v.field, v.description) for v in bad_request.field_violations]
     assert violations == ([(field, "why")] if field else [])
+
+
+def test_a_full_queue_tells_when_to_try_again() -> None:
+    ((_, packed),) = status_of(QueueFull("why", 1.2345678)).trailing_metadata
+    (detail,) = Status.FromString(packed).details
+    retry = RetryInfo()
+    assert detail.Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == 1235
 
 
 @pytest.mark.parametrize(

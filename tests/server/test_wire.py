@@ -104,7 +104,7 @@ def answer(prediction: Prediction, options: MonteCarloOptions | None) -> predict
     async def make() -> prediction_pb2.PredictResponse:
         job = PredictionJob(served, np.zeros((2, 3), np.float32), options, float("inf"))
         job.begun, job.finished = job.queued + 1, job.queued + 3
-        job.outcome.set_result(prediction)
+        job.result = prediction
         return wire.write_answer("id", job)
 
     return asyncio.run(make())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from dropserve_models.prediction import FloatArray, ModelInfo, MonteCarloOptions, Prediction
+from dropserve_models.prediction import FloatArray, ModelInfo, MonteCarloOptions, Prediction, take_rows
 
 FAKE_INFO = ModelInfo(
     name="fake",
@@ -55,6 +56,16 @@ class FakeModel:
 
     def prepare_monte_carlo(self) -> None:
         self.prepared += 1
+
+    def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:
+        return None if options.seed is not None or options.adaptive else options
+
+    def run_together(self, features: Sequence[FloatArray], options: MonteCarloOptions) -> list[Prediction]:
+        whole = self.run(np.concatenate(features), options)
+        ends = np.cumsum([len(part) for part in features])
+        return [
+            take_rows(whole, end - len(part), end) for part, end in zip(features, ends.tolist(), strict=True)
+        ]
 
     def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
         self.calls.append((features, monte_carlo))

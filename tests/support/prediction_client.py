@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from grpc_status import rpc_status
 from numpy.typing import NDArray
 
@@ -36,11 +36,12 @@ def request(model: str, rows: Any, monte_carlo: MonteCarlo | None = None, **fiel
 
 @dataclass(frozen=True)
 class Refusal:
-    """A status other than OK, and the fields that its BadRequest names."""
+    """A status other than OK, the fields that its BadRequest names, and the delay of its RetryInfo."""
 
     code: grpc.StatusCode
     message: str
     fields: tuple[str, ...]
+    retry_seconds: float | None
 
 
 class Asker:
@@ -66,11 +67,14 @@ class Asker:
 
 def refusal_of(error: Any) -> Refusal:
     status = rpc_status.from_call(error)
-    fields = []
+    fields, retry_seconds = [], None
     for detail in status.details if status else ():
-        bad_request = BadRequest()
+        bad_request, retry = BadRequest(), RetryInfo()
+        if detail.Unpack(retry):
+            retry_seconds = retry.retry_delay.ToTimedelta().total_seconds()
+            continue
         assert detail.Unpack(bad_request)
         for violation in bad_request.field_violations:
             assert violation.description == error.details()
             fields.append(violation.field)
-    return Refusal(error.code(), error.details(), tuple(fields))
+    return Refusal(error.code(), error.details(), tuple(fields), retry_seconds)

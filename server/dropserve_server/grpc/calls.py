@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import grpc
 
 from dropserve_models.errors import MemoryLimitError
-from dropserve_server.errors import LimitExceeded
+from dropserve_server.errors import DeadlineTooShort, LimitExceeded
 from dropserve_server.grpc.outcome import Outcome
 from dropserve_server.grpc.request_log import RequestLog
 from dropserve_server.grpc.status import code_of
@@ -156,8 +156,7 @@ class Call:
         families.request_duration.labels(outcome.model, self._mode).observe(seconds)
         if self.served is not None:
             self.served.metrics.failed(seconds)
-        if isinstance(error, LimitExceeded | MemoryLimitError):
-            reason = error.reason if isinstance(error, LimitExceeded) else "memory"
+        if reason := _rejection(error):
             families.rejected.labels(outcome.model, reason).inc()
         self._calls.tell(outcome)
 
@@ -165,3 +164,10 @@ class Call:
         # Refused for its length, an id must not fill the log either.
         request_id = self._request_id[:MAX_REQUEST_ID_BYTES]
         return Outcome(code, self._mode, request_id, self._started, finished, self.served, self.job, error)
+
+
+def _rejection(error: BaseException) -> str | None:
+    """The label of a refusal for lack of room or over a limit; None for other failures."""
+    if isinstance(error, LimitExceeded | DeadlineTooShort):
+        return error.reason
+    return "memory" if isinstance(error, MemoryLimitError) else None

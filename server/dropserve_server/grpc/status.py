@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from dataclasses import fields
+from math import ceil
 
 import grpc
-from google.protobuf.any_pb2 import Any
-from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 
@@ -19,6 +19,7 @@ from dropserve_server.errors import (
     LimitExceeded,
     LoadFailed,
     ModelNotFound,
+    QueueFull,
     Unavailable,
 )
 
@@ -76,13 +77,14 @@ def message_of(error: BaseException) -> str:
 
 
 def status_of(error: BaseException) -> grpc.Status:
-    """The status, with google.rpc.BadRequest in its details where one field was wrong."""
+    """The status, with details: google.rpc.BadRequest of a wrong field, RetryInfo where the queue is full."""
     message, field = message_of(error), field_of(error)
     status = Status(code=code_of(error).value[0], message=message)
     if field:
-        detail = Any()
-        detail.Pack(
-            BadRequest(field_violations=[BadRequest.FieldViolation(field=field, description=message)])
-        )
-        status.details.append(detail)
+        violation = BadRequest.FieldViolation(field=field, description=message)
+        status.details.add().Pack(BadRequest(field_violations=[violation]))
+    if isinstance(error, QueueFull):
+        retry = RetryInfo()
+        retry.retry_delay.FromMilliseconds(ceil(1000 * error.retry_seconds))
+        status.details.add().Pack(retry)
     return to_status(status)

@@ -117,7 +117,8 @@ def check_request_id(request_id: str) -> None:
 
 def write_answer(request_id: str, job: PredictionJob) -> prediction_pb2.PredictResponse:
     """The answer to a request, from its finished job."""
-    served, prediction = job.served, job.outcome.result()
+    served, prediction = job.served, job.result
+    assert prediction is not None
     response = prediction_pb2.PredictResponse(
         model=served.name, version=served.version, request_id=request_id, passes=prediction.passes
     )

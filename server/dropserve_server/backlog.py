@@ -1,0 +1,80 @@
+"""What a mode has accepted and not answered yet, and what it accepts on top."""
+
+from __future__ import annotations
+
+from dropserve_server.errors import DeadlineTooShort, QueueFull
+from dropserve_server.job import PredictionJob
+
+
+class Backlog:
+    """The work in flight in one mode: waiting, and being computed. For the event loop's thread.
+
+    Parameters
+    ----------
+    mode : str
+        As messages name it.
+    max_rows : int
+        Most rows in flight.
+    max_seconds : float
+        The longest that a request may be expected to wait.
+    workers : int
+        How many computations go on at the same time.
+    turn_seconds : float
+        How long one request can hold up the others before they have their turn.
+    """
+
+    def __init__(
+        self, mode: str, max_rows: int, max_seconds: float, workers: int, turn_seconds: float
+    ) -> None:
+        self._mode = mode
+        self._max_rows = max_rows
+        self._max_seconds = max_seconds
+        self._workers = workers
+        self._turn_seconds = turn_seconds
+        self._seconds = 0.0
+        self.rows = 0
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long a request that came now would wait, as far as is known."""
+        return self._seconds / self._workers
+
+    def accept(self, job: PredictionJob) -> None:
+        """Take a job in.
+
+        Raises
+        ------
+        QueueFull
+            Its rows don't fit beside those in flight, or it would wait too long.
+        DeadlineTooShort
+            It would not be done in time.
+        """
+        wait = self.wait_seconds
+        expected = job.costs.unit * job.work
+        if self.rows + job.rows > self._max_rows:
+            raise QueueFull(
+                f"{self.rows} rows are in flight in {self._mode} mode and {job.rows} more don't fit: "
+                f"the server holds {self._max_rows}; try again later",
+                wait,
+            )
+        # Whatever is expected, an idle server tries: this is how it learns of having become faster.
+        if self.rows:
+            if wait > self._max_seconds:
+                raise QueueFull(
+                    f"a request in {self._mode} mode would wait some {wait:.2g} s, and the server lets none "
+                    f"wait longer than {self._max_seconds:g} s; try again later",
+                    wait,
+                )
+            if job.queued + wait + expected > job.deadline:
+                raise DeadlineTooShort(
+                    f"the answer would take some {wait + expected:.2g} s, most of it in the queue, and the "
+                    f"caller allows {max(0.0, job.deadline - job.queued):.2g} s"
+                )
+        job.expected_seconds = min(expected, self._turn_seconds)
+        self._seconds += job.expected_seconds
+        self.rows += job.rows
+
+    def release(self, job: PredictionJob) -> None:
+        """A job is answered, or dropped."""
+        self.rows -= job.rows
+        self._seconds = max(0.0, self._seconds - job.expected_seconds) if self.rows else 0.0

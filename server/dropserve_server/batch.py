@@ -1,0 +1,151 @@
+"""Requests computed together, each with an outcome of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from time import perf_counter
+
+import numpy as np
+
+from dropserve_models.errors import InputError
+from dropserve_models.prediction import FloatArray, Prediction
+from dropserve_server.errors import DeadlineExpired
+from dropserve_server.job import PredictionJob
+
+
+class Batch:
+    """Jobs of one model and one mode, in Monte Carlo mode of the same options.
+
+    Attributes
+    ----------
+    over : sequence of PredictionJob
+        Once computed: the jobs, each with a result, with an error or, its caller gone, with neither.
+    rows, work : int
+        What was computed of them.
+    seconds : float
+        How long that took.
+    """
+
+    __slots__ = ("over", "rows", "seconds", "work")
+
+    def __init__(self, jobs: Sequence[PredictionJob]) -> None:
+        self.over = jobs
+        self.rows = self.work = 0
+        self.seconds = 0.0
+
+    @property
+    def job(self) -> PredictionJob:
+        """Any of the jobs: they share the model and the mode."""
+        return self.over[0]
+
+    def compute(self) -> None:
+        """Predict those that are still waited for. Raises nothing."""
+        begun = perf_counter()
+        wanted = []
+        for job in self.over:
+            job.begun = begun
+            if job.dropped:
+                continue
+            if begun >= job.deadline:
+                job.error = DeadlineExpired("the deadline passed while the request was queued")
+                continue
+            wanted.append(job)
+            self.rows += job.rows
+            self.work += job.work
+        if wanted:
+            prepare(wanted[0])
+            started = perf_counter()
+            _predict(wanted)
+            finished = perf_counter()
+            self.seconds = finished - started
+            for job in wanted:
+                job.finished = finished
+            observe_spread(wanted)
+
+
+def prepare(job: PredictionJob) -> None:
+    """What only a model's first request waits for; apart, so as not to count among what a request costs."""
+    if job.options is not None:
+        with suppress(Exception):  # the prediction itself will raise it
+            job.served.model.prepare_monte_carlo()
+
+
+def observe_spread(jobs: Sequence[PredictionJob]) -> None:
+    """Note how unsure the Monte Carlo answers of one model are."""
+    if jobs[0].options is None:
+        return
+    answers = [job.result for job in jobs if job.result is not None]
+    variances = [answer.predictive_variance for answer in answers]
+    largest = [variance.max(axis=1) for variance in variances if variance is not None]
+    if largest:
+        jobs[0].served.metrics.predictive_std.observe_many(np.sqrt(np.concatenate(largest)))
+
+
+def check_finite(features: FloatArray, names: Sequence[str], first_row: int = 0) -> None:
+    """Raise InputError naming the first row and column of `features` that is NaN or infinite."""
+    finite = np.isfinite(features)
+    if not finite.all():
+        row, column = divmod(int(np.argmin(finite)), features.shape[1])
+        raise InputError(
+            "inputs",
+            f"inputs[{first_row + row}, {column}] ({names[column]}) is {features[row, column]}; "
+            "every feature must be a finite number",
+        )
+
+
+def predict_alone(job: PredictionJob) -> None:
+    """Set a job's result or error."""
+    try:
+        check_finite(job.features, job.served.info.feature_names)
+        job.result = job.served.model.run(job.features, job.options)
+    except Exception as error:  # noqa: BLE001  # raised on where the outcome is awaited
+        job.error = error
+
+
+def _predict(jobs: Sequence[PredictionJob]) -> None:
+    """Set the result or the error of each."""
+    if len(jobs) > 1:
+        # What fails together is done again one by one, so that whoever spoilt it fails alone.
+        with suppress(Exception):
+            for job, prediction in zip(jobs, _predict_together(jobs), strict=True):
+                job.result = prediction
+    for job in jobs:
+        if job.result is None:
+            predict_alone(job)
+
+
+def _predict_together(jobs: Sequence[PredictionJob]) -> Iterator[Prediction | None]:
+    """The predictions of the jobs' rows in one go; None for a job that is better predicted alone."""
+    model, options = jobs[0].served.model, jobs[0].options
+    if options is None:
+        features = np.concatenate([job.features for job in jobs])
+        check_finite(features, jobs[0].served.info.feature_names)
+        yield from split(model.run(features), jobs)
+        return
+    joins = [
+        model.together(job.rows, options) is not None and bool(np.isfinite(job.features).all())
+        for job in jobs
+    ]
+    parts = [job.features for job, joined in zip(jobs, joins, strict=True) if joined]
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is done again, and refused, alone
+        answers = iter(model.run_together(parts, options) if parts else ())
+    for joined in joins:
+        answer = next(answers) if joined else None
+        yield answer if answer is not None and _is_finite(answer) else None
+
+
+def split(prediction: Prediction, jobs: Sequence[PredictionJob]) -> Iterator[Prediction]:
+    """A deterministic prediction of several jobs' rows, to each its own."""
+    mean, noise = prediction.mean, prediction.aleatoric_variance
+    start = 0
+    for job in jobs:
+        stop = start + job.rows
+        own = slice(start, stop)
+        yield Prediction(mean[own], aleatoric_variance=None if noise is None else noise[own])
+        start = stop
+
+
+def _is_finite(prediction: Prediction) -> bool:
+    values = (prediction.mean, prediction.variance, prediction.aleatoric_variance)
+    return all(value is None or bool(np.isfinite(value).all()) for value in values)

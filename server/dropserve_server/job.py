@@ -1,0 +1,102 @@
+"""One request's work, from its arrival to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+
+from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
+from dropserve_server.costs import Costs
+from dropserve_server.metrics import ModeMetrics
+from dropserve_server.served import ServedModel
+
+
+class PredictionJob:
+    """One request's work, and the times at which it was queued, begun and finished (`perf_counter`, seconds).
+
+    Attributes
+    ----------
+    served : ServedModel
+        Who answers.
+    features : ndarray [rows, features]
+    options : MonteCarloOptions or None
+        None: deterministic.
+    deadline : float
+        On `perf_counter`'s clock; once it has passed the work is not begun.
+    rows, work : int
+        What it counts for in a queue's bound, and in its costs.
+    costs : Costs
+        Of the model in the job's mode.
+    metrics : ModeMetrics
+        Likewise.
+    result, error : Prediction or None, Exception or None
+        What became of it; `outcome` says it to the event loop.
+    expected_seconds : float
+        What its queue takes it to cost those who come after it.
+    """
+
+    __slots__ = (
+        "_outcome", "begun", "costs", "deadline", "error", "expected_seconds", "features", "finished",
+        "metrics", "options", "queued", "result", "rows", "served", "work",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        served: ServedModel,
+        features: FloatArray,
+        options: MonteCarloOptions | None = None,
+        deadline: float = float("inf"),
+    ) -> None:
+        self.served = served
+        self.features = features
+        self.options = options
+        self.deadline = deadline
+        self.rows = self.work = len(features)
+        self.costs: Costs = served.costs.deterministic
+        self.metrics: ModeMetrics = served.metrics.deterministic
+        if options is not None:
+            self.work *= options.passes
+            self.costs = served.costs.adaptive if options.adaptive else served.costs.monte_carlo
+            self.metrics = served.metrics.monte_carlo
+        self.queued = self.begun = self.finished = perf_counter()
+        self._outcome: asyncio.Future[Prediction] | None = None
+        self.result: Prediction | None = None
+        self.error: Exception | None = None
+        self.expected_seconds = 0.0
+
+    @property
+    def queue_seconds(self) -> float:
+        """How long the job waited to be begun."""
+        return self.begun - self.queued
+
+    @property
+    def compute_seconds(self) -> float:
+        """How long the work took, and that of the requests computed with it."""
+        return self.finished - self.begun
+
+    @property
+    def outcome(self) -> asyncio.Future[Prediction]:
+        """The prediction, for the event loop's thread. Cancelling it drops the job, unless it has begun."""
+        if self._outcome is None:
+            self._outcome = asyncio.get_running_loop().create_future()
+            self.settle()
+        return self._outcome
+
+    @property
+    def dropped(self) -> bool:
+        """Whether nobody waits for the outcome any more."""
+        return self._outcome is not None and self._outcome.done()
+
+    @property
+    def over(self) -> bool:
+        """Whether it is known what became of it."""
+        return self.result is not None or self.error is not None
+
+    def settle(self) -> None:
+        """Tell those who wait for the outcome."""
+        if self._outcome is None or self._outcome.done():
+            return
+        if self.error is not None:
+            self._outcome.set_exception(self.error)
+        elif self.result is not None:
+            self._outcome.set_result(self.result)

@@ -1,0 +1,140 @@
+"""Requests computed together: each gets its own answer, or its own error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+import pytest
+
+from dropserve_models.errors import InputError
+from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
+from dropserve_server.batch import Batch, check_finite
+from dropserve_server.errors import DeadlineExpired
+from support.fake_model import FakeModel
+from support.jobs import answer_of, job, serve, some_rows
+
+MODES = [None, MonteCarloOptions(passes=5)]
+
+
+class Picky(FakeModel):
+    """Refuses rows that begin with 666, as a model refuses those for which its answer is not finite."""
+
+    def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
+        if (features[:, 0] == 666).any():
+            raise InputError("inputs", "row 0: the model's answer is not a finite number")
+        return super().run(features, monte_carlo)
+
+
+class Overflowing(FakeModel):
+    """Computed together, leaves an infinity for the caller to find; alone, refuses it."""
+
+    def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
+        if len(features) == 1 and features[0, 0] == 666:
+            raise InputError("inputs", "row 0: the model's answer is not a finite number")
+        prediction = super().run(features, monte_carlo)
+        prediction.mean[features[:, 0] == 666] = np.inf
+        return prediction
+
+
+def run(scenario: Callable[[], None]) -> None:
+    async def life() -> None:
+        scenario()
+
+    asyncio.run(life())
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_each_gets_the_answer_to_its_rows(options: MonteCarloOptions | None) -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        served = serve(model)
+        jobs = [job(served, some_rows(count, first), options) for count, first in ((1, 7), (3, 50), (2, -4))]
+        batch = Batch(jobs)
+        batch.compute()
+        assert len(model.calls) == 1
+        assert (batch.rows, batch.work) == (6, 6 * (options.passes if options else 1))
+        for each in jobs:
+            assert each.result is not None
+            np.testing.assert_array_equal(each.result.mean, answer_of(each.features))
+            assert each.queued <= each.begun < each.finished
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_one_that_is_refused_harms_no_other(options: MonteCarloOptions | None) -> None:
+    def scenario() -> None:
+        served = serve(Picky())
+        not_a_number = some_rows(2)
+        not_a_number[1, 2] = np.nan
+        jobs = [
+            job(served, rows, options)
+            for rows in (some_rows(1), not_a_number, some_rows(1, 666.0), some_rows(3, 9.0))
+        ]
+        Batch(jobs).compute()
+        for good in (jobs[0], jobs[3]):
+            assert good.result is not None
+            np.testing.assert_array_equal(good.result.mean, answer_of(good.features))
+        assert isinstance(jobs[1].error, InputError)
+        assert "inputs[1, 2] (c) is nan" in str(jobs[1].error)
+        assert "answer is not a finite number" in str(jobs[2].error)
+
+    run(scenario)
+
+
+def test_an_answer_that_is_not_finite_is_found_among_those_computed_together() -> None:
+    def scenario() -> None:
+        served, options = serve(Overflowing()), MonteCarloOptions(passes=5)
+        jobs = [job(served, some_rows(1, first), options) for first in (1.0, 666.0, 3.0)]
+        Batch(jobs).compute()
+        assert [each.error is None for each in jobs] == [True, False, True]
+
+    run(scenario)
+
+
+def test_requests_that_cannot_be_joined_are_computed_one_by_one() -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        model.together = lambda rows, options: None if rows > 1 else options  # type: ignore[method-assign]
+        served, options = serve(model), MonteCarloOptions(passes=5)
+        jobs = [job(served, rows, options) for rows in (1, 2, 1)]
+        Batch(jobs).compute()
+        assert sorted(len(features) for features, _ in model.calls) == [2, 2]  # 1 + 1 together, and 2 alone
+        for each in jobs:
+            assert each.result is not None
+            np.testing.assert_array_equal(each.result.mean, answer_of(each.features))
+
+    run(scenario)
+
+
+def test_those_whose_caller_left_or_whose_deadline_passed_are_not_computed() -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        served = serve(model)
+        left, late, good = job(served, 2), job(served, 3, deadline=perf_counter()), job(served, 4)
+        left.outcome.cancel()
+        batch = Batch([left, late, good])
+        batch.compute()
+        assert [len(features) for features, _ in model.calls] == [4]
+        assert batch.rows == 4
+        assert (left.result, left.error) == (None, None)
+        assert isinstance(late.error, DeadlineExpired)
+        assert good.result is not None
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_refused_with_its_place(value: float) -> None:
+    features = some_rows(4)
+    features[2, 1] = features[3, 0] = value
+    with pytest.raises(InputError, match=rf"inputs\[12, 1\] \(b\) is {value}; .* finite") as refusal:
+        check_finite(features, ("a", "b", "c"), first_row=10)
+    assert refusal.value.field == "inputs"
+
+
+def test_large_finite_numbers_pass() -> None:
+    check_finite(np.full((3, 3), np.finfo(np.float32).max), ("a", "b", "c"))

@@ -1,0 +1,164 @@
+"""Large requests, cut into slices."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+import pytest
+
+from dropserve_models.errors import InputError
+from dropserve_models.prediction import MonteCarloOptions
+from dropserve_server.errors import DeadlineExpired
+from dropserve_server.job import PredictionJob
+from dropserve_server.large import FIRST_ROWS, SLICE_ROWS, LargeJob
+from support.fake_model import FakeModel
+from support.jobs import NEVER, answer_of, job, serve, some_rows
+
+
+def run(scenario: Callable[[], None]) -> None:
+    async def life() -> None:
+        scenario()
+
+    asyncio.run(life())
+
+
+def compute_all(large: LargeJob) -> list[PredictionJob]:
+    over: list[PredictionJob] = []
+    while (part := large.take()) is not None:
+        part.compute()
+        over += part.over
+    return over
+
+
+def test_slices_take_about_the_time_they_should_and_are_put_together_in_order() -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        served = serve(model)
+        served.costs.deterministic.record(100, 0.1)
+        asked = job(served, 250)
+        large = LargeJob(asked, seconds=0.1)
+        assert compute_all(large) == [asked]
+        assert [len(features) for features, _ in model.calls] == [96, 96, 58]
+        assert asked.result is not None
+        np.testing.assert_array_equal(asked.result.mean, answer_of(asked.features))
+        assert asked.queued <= asked.begun < asked.finished
+        assert large.take() is None
+
+    run(scenario)
+
+
+def test_the_first_slice_of_an_unknown_model_is_small_and_none_is_too_small() -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        served = serve(model)
+        unknown = LargeJob(job(served, 100), seconds=1.0).take()
+        assert unknown is not None
+        assert unknown.rows == FIRST_ROWS
+        served.costs.deterministic.record(1, 100.0)
+        slow = LargeJob(job(served, 100), seconds=0.001).take()
+        assert slow is not None
+        assert slow.rows == SLICE_ROWS
+
+    run(scenario)
+
+
+def test_slices_of_an_unseeded_request_share_their_masks_and_no_two_requests_do() -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        served = serve(model)
+        asked = [job(served, 100, MonteCarloOptions(passes=10)) for _ in range(2)]
+        for each in asked:
+            compute_all(LargeJob(each, seconds=1.0))
+        seeds = [options.seed for _, options in model.calls if options is not None]
+        assert None not in seeds
+        assert [seeds.count(seed) for seed in seeds] == [2, 2, 2, 2]
+        assert asked[0].result is not None
+        assert asked[0].result.passes == 10
+
+    run(scenario)
+
+
+def test_a_seed_is_kept() -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        compute_all(LargeJob(job(serve(model), 100, MonteCarloOptions(passes=10, seed=5)), seconds=1.0))
+        assert {options.seed for _, options in model.calls if options is not None} == {5}
+
+    run(scenario)
+
+
+def test_once_its_caller_has_left_no_further_slice_is_computed() -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        asked = job(serve(model), 1000)
+        large = LargeJob(asked, seconds=1.0)
+        first = large.take()
+        assert first is not None
+        first.compute()
+        asked.outcome.cancel()
+        assert compute_all(large) == [asked]
+        assert [len(features) for features, _ in model.calls] == [FIRST_ROWS]
+        assert (asked.result, asked.error) == (None, None)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_deadline_ends_it_between_two_slices(passed: bool) -> None:
+    def scenario() -> None:
+        asked = job(serve(FakeModel()), 200)
+        large = LargeJob(asked, seconds=1.0)
+        first = large.take()
+        assert first is not None
+        first.compute()
+        asked.deadline = perf_counter() if passed else NEVER
+        compute_all(large)
+        assert isinstance(asked.error, DeadlineExpired) == passed
+        assert (asked.result is None) == passed
+
+    run(scenario)
+
+
+def test_a_wrong_row_is_named_as_the_caller_counts_it() -> None:
+    def scenario() -> None:
+        features = some_rows(200)
+        features[150, 0] = np.nan
+        asked = job(serve(FakeModel()), features)
+        assert compute_all(LargeJob(asked, seconds=1.0)) == [asked]
+        assert isinstance(asked.error, InputError)
+        assert "inputs[150, 0] (a) is nan" in str(asked.error)
+
+    run(scenario)
+
+
+def test_what_the_model_refuses_says_from_where_it_counts() -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        model.error = InputError("inputs", "row 3: no")
+        asked = job(serve(model), 200)
+        compute_all(LargeJob(asked, seconds=1.0))
+        assert str(asked.error) == "counting from row 0, row 3: no"
+
+    run(scenario)
+
+
+def test_slices_computed_at_the_same_time_make_one_answer() -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        asked = job(serve(model), 2000)
+        large = LargeJob(asked, seconds=1.0)
+        over: list[PredictionJob] = []
+        threads = [threading.Thread(target=lambda: over.extend(compute_all(large))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert over == [asked]
+        assert asked.result is not None
+        np.testing.assert_array_equal(asked.result.mean, answer_of(asked.features))
+
+    run(scenario)
