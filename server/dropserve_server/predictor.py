@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from dropserve_models.errors import InputError, MonteCarloUnavailable
+from dropserve_models.model import check_options
 from dropserve_models.prediction import FloatArray, MonteCarloOptions
 from dropserve_server.errors import LimitExceeded
 from dropserve_server.job import PredictionJob
@@ -115,6 +116,7 @@ class Predictor:
     def _check_options(self, served: ServedModel, options: MonteCarloOptions) -> None:
         if (cause := served.model.monte_carlo_unavailable) is not None:
             raise MonteCarloUnavailable(f"model {served.name!r} can't answer with error bars: {cause}")
+        check_options(options)
         if options.passes > self._limits.passes:
             raise InputError(
                 "passes", f"passes is {options.passes}; this server computes at most {self._limits.passes}"

@@ -255,7 +255,10 @@ class Engine:
         names = [name for name in values if self._prefix is not None and name in self._prefix.outputs]
         if self._prefix is not None and names:
             values |= zip(names, self._prefix.run(features, names), strict=True)
-        return {name: torch.from_numpy(value).t().contiguous().unsqueeze(1) for name, value in values.items()}
+        return {
+            name: torch.from_numpy(np.require(value, requirements="W")).t().contiguous().unsqueeze(1)
+            for name, value in values.items()
+        }
 
 
 def _every_pass(value: Tensor, masks: BlockMasks) -> Tensor:
