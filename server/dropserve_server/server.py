@@ -20,6 +20,7 @@ from dropserve_server.grpc.calls import Calls
 from dropserve_server.grpc.health import OVERALL, HealthServicer
 from dropserve_server.grpc.listener import PREDICTION_SERVICE, listen
 from dropserve_server.grpc.prediction import PredictionServicer
+from dropserve_server.grpc.protection import Protection
 from dropserve_server.grpc.request_log import RequestLog
 from dropserve_server.lane import Lane
 from dropserve_server.logs import LOGGER
@@ -60,6 +61,8 @@ class Server:
     ------
     StartupError
         A port can't be bound, or the TLS certificate can't be used.
+    SettingsError
+        The token file is wrong.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -96,8 +99,11 @@ class Server:
             default_passes=settings.default_passes,
             stream_concurrency=settings.stream_concurrency,
         )
+        self._protection = Protection(settings, self._metrics, self._request_log)
         interceptors = [self._tracer.interceptor] if self._tracer else []
-        self._grpc, self._grpc_port = listen(settings, self._prediction, self._health, interceptors)
+        self._grpc, self._grpc_port = listen(
+            settings, self._protection, self._prediction, self._health, interceptors
+        )
         self._http = MetricsServer(
             settings.metrics_host, settings.metrics_port, self._metrics.registry, self._health.serving
         )
@@ -113,12 +119,14 @@ class Server:
             The repository can't be listed.
         """
         self._heed_signals()
+        following = asyncio.ensure_future(self._protection.keep_up_to_date())
         try:
             await self._startup()
             if await _finishes(self._load(), unless=self._stopping):
                 await self._stopping.wait()
             await _finishes(self._drain(), unless=self._aborting)
         finally:
+            following.cancel()
             ending = await self._shutdown()
         return ending
 
