@@ -22,6 +22,7 @@ from dropserve_server.grpc.health import HealthServicer
 from dropserve_server.grpc.listener import listen
 from dropserve_server.grpc.prediction import PredictionServicer
 from dropserve_server.grpc.protection import Protection
+from dropserve_server.grpc.request_log import RequestLog
 from dropserve_server.grpc.status import INTERNAL_MESSAGE
 from dropserve_server.lane import Lane
 from dropserve_server.metrics import Metrics
@@ -71,7 +72,8 @@ def run(scenario: Callable[[Service], Awaitable[None]], folder: Path, *, load: b
         calls = Calls(metrics)
         servicer = PredictionServicer(repository, predictor, calls, default_passes=9, stream_concurrency=4)
         settings = Settings(repository=folder, host="127.0.0.1", grpc_port=0)
-        server, port = listen(settings, Protection(settings, metrics, RequestLog()), servicer, HealthServicer())
+        protection = Protection(settings, metrics, RequestLog())
+        server, port = listen(settings, protection, servicer, HealthServicer())
         await server.start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

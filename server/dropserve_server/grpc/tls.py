@@ -105,5 +105,5 @@ def _check(certificate: Path, key: Path) -> None:
 def _check_client_ca(content: bytes, path: Path | None) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=content.decode("ascii"))
-    except (ssl.SSLError, UnicodeDecodeError) as error:
+    except (ssl.SSLError, ValueError) as error:
         raise StartupError(f"{path} holds no certificates in PEM form") from error
