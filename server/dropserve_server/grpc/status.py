@@ -45,7 +45,6 @@ _MESSAGE_BYTES = 1024
 
 def code_of(error: BaseException) -> grpc.StatusCode:
     """The status code of an error; INTERNAL for one that nobody foresaw."""
-    error = _cause(error)
     for base in type(error).__mro__:
         if base in _CODES:
             return _CODES[base]
@@ -54,7 +53,6 @@ def code_of(error: BaseException) -> grpc.StatusCode:
 
 def field_of(error: BaseException) -> str:
     """The path of the request's field that an error is about; empty where it is about none."""
-    error = _cause(error)
     if isinstance(error, InputError):
         return _FIELDS.get(error.field, error.field)
     return error.field if isinstance(error, InvalidRequest) else ""
@@ -62,7 +60,6 @@ def field_of(error: BaseException) -> str:
 
 def message_of(error: BaseException) -> str:
     """What the caller is told."""
-    error = _cause(error)
     if code_of(error) is grpc.StatusCode.INTERNAL:
         return INTERNAL_MESSAGE
     if isinstance(error, CancelledError):
@@ -87,10 +84,3 @@ def status_of(error: BaseException) -> grpc.Status:
         )
         status.details.append(detail)
     return to_status(status)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Of several errors, tasks' of one stream, the first."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
