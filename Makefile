@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-client test-all check lint types imports stubs-fresh proto bench image image-test \
+.PHONY: help demo test test-client test-all fuzz check lint types imports stubs-fresh proto bench image image-test \
 	develop constraints clean
 
 # The newest Python may have no wheels yet, so the one that constraints.txt was made for comes first.
@@ -18,6 +18,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 ROOTS := proto models server client
 SOURCES := $(shell find $(ROOTS) -mindepth 1 -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +33,10 @@ test-client: $(CLIENT_VENV)/.wheel
 
 test-all: $(VENV)/.wheel
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# Each method's requests are bounded, in number and by deadlines; the server is on loopback, and stopped at the end.
+fuzz: $(VENV)/.wheel ## Send 100,000 mutated requests to each method of a server
+	PYTHONPATH=tests $(BIN)/python -m support.fuzzing $(FUZZ_ARGS)
 
 check: lint types imports stubs-fresh ## Lint, formatting, types, import rules, fresh stubs
 

@@ -55,17 +55,17 @@ class Reloaded(Generic[T]):
         if state == self._state and self._problem is None:
             return
         self._state = state
-        files = [str(file) for file in self._files]
+        about = {"what": self._what, "files": [str(file) for file in self._files]}
         try:
             self.value = self._read()
         except ServerError as error:
             # Looked at again every time until it is good, and told once.
             if str(error) != self._problem:
-                log.error(f"{self._what} not reloaded", extra={"files": files, "reason": str(error)})
+                log.error("files not reloaded", extra=about | {"reason": str(error)})
             self._problem = str(error)
         else:
             self._problem = None
-            log.info(f"{self._what} reloaded", extra={"files": files})
+            log.info("files reloaded", extra=about)
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         """What changes when a file is written, replaced, or its symbolic link turned elsewhere."""

@@ -215,26 +215,26 @@ def test_certificates_and_tokens_are_exchanged_while_the_server_runs(secured: Se
 
         new = secured.servers.issue("rotated.example.com", file="new")
         files.certificate.write_bytes(new.certificate.read_bytes()[:200])
-        told = server.wait_for("certificates not reloaded")
+        told = server.wait_for("files not reloaded", what="certificates")
         assert "no certificate and its key in PEM form" in told["reason"]
         assert not certificate_shown(secured)
         files.certificate.write_bytes(new.certificate.read_bytes())
         mismatch = f"the key {files.key} is not that of the certificate {files.certificate}"
-        server.wait_for("certificates not reloaded", reason=mismatch)
+        server.wait_for("files not reloaded", what="certificates", reason=mismatch)
         assert not certificate_shown(secured)
         with secured.client(secured.predict) as client:
             client.predict("targets", X)
         files.key.write_bytes(new.key.read_bytes())
-        server.wait_for("certificates reloaded")
+        server.wait_for("files reloaded", what="certificates")
         assert certificate_shown(secured)
 
         lines = secured.token_file.read_text()
         secured.token_file.write_text("shop predict\n")
-        server.wait_for("tokens not reloaded")
+        server.wait_for("files not reloaded", what="tokens")
         before.predict("targets", X)  # an old connection with an old token
         secured.token_file.write_text("".join(lines.splitlines(keepends=True)[1:]))
         fresh = make_token(secured.token_file, "new-shop", "predict")
-        server.wait_for("tokens reloaded")
+        server.wait_for("files reloaded", what="tokens")
         with pytest.raises(UnauthenticatedError):
             before.predict("targets", X)
 

@@ -58,7 +58,7 @@ def test_a_changed_file_is(path: Path, caplog: pytest.LogCaptureFixture) -> None
     replacement.rename(path)
     number.refresh()
     assert number.value == 33
-    assert events(caplog) == ["number reloaded"] * 2
+    assert events(caplog) == ["files reloaded"] * 2
 
 
 def test_a_symbolic_link_that_turns_elsewhere_is_a_change(path: Path, tmp_path: Path) -> None:
@@ -83,11 +83,11 @@ def test_a_broken_file_leaves_the_old_value_is_told_once_and_looked_at_again(
     path.unlink()
     number.refresh()
     assert number.value == 1
-    assert events(caplog) == ["number not reloaded"]
+    assert events(caplog) == ["files not reloaded"]
     path.write_text("5")
     number.refresh()
     assert number.value == 5
-    assert events(caplog) == ["number not reloaded", "number reloaded"]
+    assert events(caplog) == ["files not reloaded", "files reloaded"]
 
 
 def test_the_first_reading_must_succeed(tmp_path: Path) -> None:

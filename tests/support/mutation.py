@@ -76,6 +76,8 @@ def mutated(seeds: Sequence[Message], random: Random) -> bytes:
 
 def _change_field(message: Message, random: Random) -> None:
     fields: Sequence[Any] = message.DESCRIPTOR.fields
+    if not fields:
+        return
     field = random.choice(fields)
     if random.random() < 0.15:
         message.ClearField(field.name)
@@ -91,8 +93,7 @@ def _change_field(message: Message, random: Random) -> None:
 
 def _change_message(message: Message, random: Random) -> None:
     message.SetInParent()
-    if message.DESCRIPTOR.fields:
-        _change_field(message, random)
+    _change_field(message, random)
 
 
 def _change_list(values: Any, field: FieldDescriptor, random: Random) -> None:
