@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-client test-all test-clients test-tritonclient test-kserve check lint types imports \
+.PHONY: help demo test test-client test-all test-clients test-tritonclient test-kserve fuzz check lint types imports \
 	stubs-fresh proto bench fuzz-artifacts image image-test develop constraints clean
 
 # The newest Python may have no wheels yet, so the one that constraints.txt was made for comes first.
@@ -20,6 +20,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 ROOTS := proto models server client
 SOURCES := $(shell find $(ROOTS) -mindepth 1 -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +42,10 @@ test-clients: test-tritonclient test-kserve ## Test the server with other projec
 test-tritonclient test-kserve: test-%: $(VENV)-%/.wheel $(VENV)/.wheel
 	PYTHONPATH=tests $(BIN)/python tests/support/with_server.py \
 		$(VENV)-$*/bin/pytest tests/clients/with_$*.py $(PYTEST_ARGS)
+
+# Each method's requests are bounded, in number and by deadlines; the server is on loopback, and stopped at the end.
+fuzz: $(VENV)/.wheel ## Send 100,000 mutated requests to each method of a server
+	PYTHONPATH=tests $(BIN)/python -m support.fuzzing $(FUZZ_ARGS)
 
 check: lint types imports stubs-fresh ## Lint, formatting, types, import rules, fresh stubs
 

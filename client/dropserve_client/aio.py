@@ -35,6 +35,8 @@ class AsyncClient:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         tls: bool | TlsConfig = False,
+        token: str | None = None,
+        insecure_token: bool = False,
         load_balancing: LoadBalancing = "pick_first",
         request_bytes: int = channel.REQUEST_BYTES,
         request_rows: int = channel.REQUEST_ROWS,
@@ -45,6 +47,7 @@ class AsyncClient:
         self._limits = wire.Limits(request_bytes, request_rows)
         self._known: KnownModels = {}
         self._closed = False
+        self._metadata = channel.call_metadata(token, tls, insecure_token)
         self._credentials = channel.credentials(tls)
         self._options = channel.options(load_balancing, tls, channel_options)
         self._channel: grpc.aio.Channel | None = None
@@ -181,7 +184,9 @@ class AsyncClient:
         if self._channel is None:
             self._connect()
         try:
-            return await self._methods[type(request)](request, timeout=deadline.remaining())
+            return await self._methods[type(request)](
+                request, timeout=deadline.remaining(), metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             raise call_error(
                 error.code(), error.details(), error.trailing_metadata(), self._target, deadline.message()

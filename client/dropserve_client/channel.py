@@ -1,8 +1,9 @@
-"""How a channel to a server is set up: limits, keepalive, retries, load balancing, TLS."""
+"""How a channel to a server is set up: limits, keepalive, retries, load balancing, TLS, tokens."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,6 +18,9 @@ from dropserve_client import foreign
 from dropserve_client.errors import InputError
 
 LoadBalancing = Literal["pick_first", "round_robin"]
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""What RFC 6750 calls b64token."""
 
 REQUEST_BYTES: Final = 4 * 2**20 - 2**16
 """The largest request the SDK sends: what every gRPC server accepts, less room for the envelope."""
@@ -83,6 +87,29 @@ def credentials(tls: bool | TlsConfig) -> grpc.ChannelCredentials | None:
     if not tls:
         return None
     return (tls if isinstance(tls, TlsConfig) else TlsConfig()).credentials()
+
+
+def call_metadata(
+    token: str | None, tls: bool | TlsConfig, insecure_token: bool
+) -> tuple[tuple[str, str], ...] | None:
+    """What goes with every call: the token, where there is one.
+
+    Raises
+    ------
+    InputError
+        Where the token can't be one, or would travel in plain text and nobody said that it may. It is in
+        no message.
+    """
+    if token is None:
+        return None
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise InputError("the token must be text of letters, digits and '-._~+/=' alone, without spaces")
+    if not (tls or insecure_token):
+        raise InputError(
+            "the token would travel in plain text: encrypt (tls), or say that it may (insecure_token) where "
+            "the server is on this machine or something else encrypts"
+        )
+    return (("authorization", f"Bearer {token}"),)
 
 
 def options(

@@ -38,6 +38,11 @@ class Client:
         Seconds that a call may take in all, unless it is told otherwise; math.inf for no limit.
     tls : bool or TlsConfig
         Whether to encrypt, and with which certificates.
+    token : str, optional
+        The bearer token that goes with every call.
+    insecure_token : bool
+        Whether the token may travel without TLS: to a server on this machine, or where something else
+        encrypts.
     load_balancing : {"pick_first", "round_robin"}
         round_robin spreads the calls over every address that the name stands for.
     request_bytes, request_rows : int
@@ -49,8 +54,8 @@ class Client:
     Raises
     ------
     InputError
-        For a target without a port, or certificates that can't be read. A server that is not there is
-        found by the first call.
+        For a target without a port, certificates that can't be read, or a token without TLS. A server
+        that is not there is found by the first call.
     """
 
     def __init__(
@@ -59,6 +64,8 @@ class Client:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         tls: bool | TlsConfig = False,
+        token: str | None = None,
+        insecure_token: bool = False,
         load_balancing: LoadBalancing = "pick_first",
         request_bytes: int = channel.REQUEST_BYTES,
         request_rows: int = channel.REQUEST_ROWS,
@@ -69,6 +76,7 @@ class Client:
         self._limits = wire.Limits(request_bytes, request_rows)
         self._known: KnownModels = {}
         self._closed = False
+        self._metadata = channel.call_metadata(token, tls, insecure_token)
         credentials = channel.credentials(tls)
         options = channel.options(load_balancing, tls, channel_options)
         self._channel = (
@@ -237,7 +245,9 @@ class Client:
         if self._closed:
             raise ClosedError("the client is closed")
         try:
-            return self._methods[type(request)](request, timeout=deadline.remaining())
+            return self._methods[type(request)](
+                request, timeout=deadline.remaining(), metadata=self._metadata
+            )
         except grpc.RpcError as error:
             # What a multi-callable raises is a grpc.Call as well.
             raise call_error(

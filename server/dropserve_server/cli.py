@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NoReturn, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 if TYPE_CHECKING:
     from dropserve_server.settings import Settings
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 NAME = "serve"
 SUMMARY = "serve a repository of models over gRPC"
 
-FAILURE, USAGE = 1, 2
+PRINT_SETTINGS = "--print-settings"
+
+OK, FAILURE, USAGE = 0, 1, 2
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from dropserve_server.settings import mistyped_variables
 
     try:
+        if PRINT_SETTINGS in args.options:
+            return _print_settings(args.options)
         settings = parse(args.options)
     except SettingsError as error:
         print(f"dropserve {NAME}: {error}", file=sys.stderr)
@@ -58,16 +62,30 @@ def parse(options: Sequence[str]) -> Settings:
         An option is unknown, or help was asked for.
     """
     from dropserve_server.errors import SettingsError
-    from dropserve_server.settings import read_settings
 
-    flags = vars(_parser().parse_args(options))
-    config = flags.pop("config", None)
-    settings = read_settings(flags, config)
+    settings, _, _ = _read(options)
     if not settings.repository.is_dir():
         raise SettingsError(
             f"there is no repository folder {settings.repository}; it should hold MODEL/VERSION/model.onnx"
         )
     return settings
+
+
+def _read(options: Sequence[str]) -> tuple[Settings, dict[str, Any], str | None]:
+    """The settings, and the flags and the file that they were read from."""
+    from dropserve_server.settings import read_settings, settings_file
+
+    flags = vars(_parser().parse_args(options))
+    flags.pop("print_settings", None)
+    config = settings_file(flags.pop("config", None))
+    return read_settings(flags, config), flags, config
+
+
+def _print_settings(options: Sequence[str]) -> int:
+    from dropserve_server.effective import effective_settings
+
+    print(effective_settings(*_read(options)), end="")
+    return OK
 
 
 def _serve(settings: Settings) -> int:
@@ -79,7 +97,7 @@ def _serve(settings: Settings) -> int:
     import asyncio
 
     from dropserve_models.errors import ModelsError
-    from dropserve_server.errors import StartupError
+    from dropserve_server.errors import SettingsError, StartupError
     from dropserve_server.process import leave, loop_factory, prepare
 
     settings = prepare(settings)
@@ -92,6 +110,9 @@ def _serve(settings: Settings) -> int:
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             ending = runner.run(life())
+    except SettingsError as error:
+        print(f"dropserve {NAME}: {error}", file=sys.stderr)
+        return USAGE
     except (StartupError, ModelsError) as error:
         print(f"dropserve {NAME}: {error}", file=sys.stderr)
         return FAILURE
@@ -115,6 +136,11 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings")
+    parser.add_argument(
+        PRINT_SETTINGS,
+        action="store_true",
+        help="print the settings in effect, as TOML that --config reads, and where each came from",
+    )
     for name, field in Settings.model_fields.items():
         default = "" if field.is_required() or field.default is None else f" [{field.default}]"
         text = f"{field.description}{default}".replace("%", "%%")

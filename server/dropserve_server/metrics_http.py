@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
@@ -17,6 +18,7 @@ from dropserve_server.errors import StartupError
 from dropserve_server.logs import LOGGER
 
 POLL_SECONDS = 0.1  # how soon the serving thread notices that it is to stop
+MAX_CONNECTIONS = 100  # each has a thread
 
 Serving: TypeAlias = Callable[[str], bool | None]
 """Whether a model is serving, by its name, or the whole server, by the empty one; None: no such model."""
@@ -56,6 +58,28 @@ class _Server(ThreadingMixIn, TCPServer):
     # Not http.server.HTTPServer: that looks the host's name up in the DNS, which may take seconds.
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._open: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        # Who is stuck must not keep others out: the oldest connection makes room for the newest.
+        with self._lock:
+            self._open[request] = None
+            if len(self._open) > MAX_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with contextlib.suppress(OSError):  # it has just ended by itself
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # Otherwise printed between the log's lines; mostly of a caller that left before it had its answer.

@@ -30,6 +30,7 @@ from dropserve_server.grpc.listener import (
 )
 from dropserve_server.grpc.open_inference import OpenInferenceServicer
 from dropserve_server.grpc.prediction import PredictionServicer
+from dropserve_server.grpc.protection import Protection
 from dropserve_server.grpc.request_log import RequestLog
 from dropserve_server.lane import Batching, Lane
 from dropserve_server.logs import LOGGER
@@ -95,6 +96,13 @@ class Server:
     team : Team, optional
         The workers this server is one of: it then opens the port only with its models loaded, leaves the
         metrics page and signals for an abort to the supervisor. None: it serves alone.
+
+    Raises
+    ------
+    StartupError
+        The TLS certificate can't be used.
+    SettingsError
+        The token file is wrong.
     """
 
     def __init__(self, settings: Settings, team: Team | None = None) -> None:
@@ -138,6 +146,7 @@ class Server:
         self._open_inference = OpenInferenceServicer(
             self._repository, predictor, self._calls, self._health, settings
         )
+        self._protection = Protection(settings, self._metrics, self._request_log)
         self._grpc: grpc.aio.Server | None = None
         self._admin: grpc.aio.Server | None = None
         self._http: MetricsServer | None = None
@@ -155,11 +164,13 @@ class Server:
             The repository can't be listed.
         """
         self._heed_signals()
+        following = asyncio.ensure_future(self._protection.keep_up_to_date())
         try:
             if await _finishes(self._startup(), unless=self._stopping):
                 await _finishes(self._repository.watch(self._settings.poll_seconds), unless=self._stopping)
             await _finishes(self._drain(), unless=self._aborting)
         finally:
+            following.cancel()
             ending = await self._shutdown()
         return ending
 
@@ -203,10 +214,10 @@ class Server:
         about: dict[str, object] = {"host": settings.host}
         interceptors = [self._tracer.interceptor] if self._tracer else []
         server, about["grpc_port"] = listen(
-            settings, self._prediction, self._open_inference, self._health, interceptors
+            settings, self._protection, self._prediction, self._open_inference, self._health, interceptors
         )
         models = ModelServicer(Administration(self._repository))
-        if (admin := listen_to_administrators(settings, models)) is not None:
+        if (admin := listen_to_administrators(settings, self._protection, models)) is not None:
             self._admin, about["admin_port"] = admin
         if self._team is None:
             self._http = MetricsServer(

@@ -11,6 +11,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -42,6 +43,7 @@ from dropserve_server.errors import SettingsError
 from dropserve_server.policy import ModelPolicy, VersionPolicy
 
 ENVIRONMENT_PREFIX = "DROPSERVE_"
+_VARIABLES_OF_OTHERS = {"DROPSERVE_TOKEN", "DROPSERVE_DEBUG"}  # read by the client's commands
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
@@ -121,10 +123,19 @@ class Settings(BaseSettings):
     """Processes that serve the gRPC port together; each holds every model in its own memory."""
 
     tls_certificate: FilePath | None = None
-    """PEM file of the server's certificate chain. With tls_key: the gRPC port speaks TLS only."""
+    """PEM file of the server's certificate chain. With tls_key: the gRPC ports speak TLS only."""
 
     tls_key: FilePath | None = None
     """PEM file of the certificate's private key."""
+
+    tls_client_ca: FilePath | None = None
+    """PEM file of the authorities that sign the clients' certificates: mutual TLS, no client without one."""
+
+    token_file: FilePath | None = None
+    """File of hashed bearer tokens (dropserve token makes them). Unset: whoever reaches the port may ask."""
+
+    tokens_without_tls: bool = False
+    """Take tokens without TLS from other hosts too: for a proxy or a mesh that encrypts on the way here."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run. auto: on CUDA where it works, else on the CPU; cuda: refuse to start without it."""
@@ -177,6 +188,30 @@ class Settings(BaseSettings):
     max_message_bytes: MessageBytes = 64 * 2**20
     """Largest message, received or sent, in bytes."""
 
+    max_header_bytes: Annotated[int, Field(ge=2**12, le=2**20)] = 16 * 2**10
+    """Largest header of a call, its metadata, in bytes."""
+
+    max_connections: PositiveInt = 10_000
+    """Most gRPC connections; further ones are closed at once."""
+
+    max_streams: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1024
+    """Calls of one connection in flight at the same time; further ones wait at the client."""
+
+    connection_age_seconds: Annotated[float, Field(ge=1, le=10**6)] | None = None
+    """Ask clients to connect anew after about so long, so that balancers can spread them. Unset: never."""
+
+    connection_grace_seconds: Seconds = 30.0
+    """How long calls in flight may take to finish on a connection that is too old; streams are cut then."""
+
+    handshake_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 20.0
+    """How long a client may take to finish connecting, TLS included."""
+
+    keepalive_seconds: Annotated[float, Field(ge=1, le=86400)] = 60.0
+    """Silence of a connection after which its client is asked whether it is still there."""
+
+    min_ping_seconds: Annotated[float, Field(ge=0, le=86400)] = 10.0
+    """Least time between a client's own pings; one that goes on pinging more often is disconnected."""
+
     max_memory_bytes: Annotated[int, Field(ge=2**20)] = DEFAULT_MEMORY_BYTES
     """Memory that computing one Monte Carlo request may take beyond its input and answer, in bytes."""
 
@@ -210,6 +245,18 @@ class Settings(BaseSettings):
                 "admin_port needs workers = 1: an order would reach one of the workers only; "
                 "they all follow what changes in the repository"
             )
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca is for TLS: give tls_certificate and tls_key too")
+        if self.token_file is not None and self.tls_certificate is None and not self.tokens_without_tls:
+            hosts = {"host": self.host}
+            if self.admin_port is not None:
+                hosts["admin_host"] = self.admin_host
+            for name, host in hosts.items():
+                if not _is_loopback(host):
+                    raise ValueError(
+                        f"tokens would reach {host} in plain text: give tls_certificate and tls_key, or "
+                        f"{name} 127.0.0.1, or tokens_without_tls where something else encrypts"
+                    )
         if self.default_passes > self.max_passes:
             raise ValueError(
                 f"default_passes is {self.default_passes}, more than max_passes, {self.max_passes}"
@@ -241,7 +288,7 @@ def read_settings(flags: Mapping[str, Any], config: str | None = None) -> Settin
     SettingsError
         A value is wrong or its key unknown, or the file can't be read.
     """
-    config = config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG") or None
+    config = settings_file(config)
     file = _read_toml(Path(config)) if config else {}
 
     class LayeredSettings(Settings):
@@ -262,12 +309,27 @@ def read_settings(flags: Mapping[str, Any], config: str | None = None) -> Settin
         raise SettingsError("; ".join(_problems(error, flags, config))) from error
 
 
+def settings_file(named: str | None) -> str | None:
+    """The settings file: the one named, else the one that ``DROPSERVE_CONFIG`` names, if it does."""
+    return named or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG") or None
+
+
 def mistyped_variables() -> dict[str, str]:
     """Environment variables that look like mistyped settings, and what they look like."""
     known = {ENVIRONMENT_PREFIX + name.upper() for name in (*Settings.model_fields, "config")}
     suspects = {v for v in map(str.upper, os.environ) if v.startswith(ENVIRONMENT_PREFIX)} - known
+    suspects -= _VARIABLES_OF_OTHERS
     likenesses = {v: get_close_matches(v, known, n=1, cutoff=0.85) for v in sorted(suspects)}
     return {variable: likeness[0] for variable, likeness in likenesses.items() if likeness}
+
+
+def source_of(name: str, flags: Mapping[str, Any], config: str | None) -> str:
+    """Where the value of a setting came from that was given: a flag, a variable, or the file."""
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    if name in flags:
+        return flag(name)
+    given = {key.upper() for key, value in os.environ.items() if value}
+    return variable if variable in given else f"{config}: {name}"
 
 
 def flag(name: str) -> str:
@@ -297,14 +359,14 @@ def _problems(error: ValidationError, flags: Mapping[str, Any], config: str | No
         elif problem["type"] == "extra_forbidden" and not inside:
             yield f"{config}: there is no setting {name!r}"
         else:
-            known_variables = {v.upper() for v in os.environ}
-            source = (
-                flag(setting)
-                if setting in flags
-                else variable
-                if variable in known_variables
-                else f"{config}: {setting}"
-            ) + (f".{inside}" if inside else "")
+            source = source_of(setting, flags, config) + (f".{inside}" if inside else "")
             message = problem["msg"].removeprefix("Value error, ")
             message = message[0].lower() + message[1:]
             yield f"{source} is {problem['input']!r}: {message}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 
 from dropserve_client import DropserveError, InputError, TlsConfig, UnavailableError, channel
+from support.certificates import Authority
 from support.fake_server import Failure, FakeService, HealthService, answer_mean, serving
 
 X = np.ones((1, 3), np.float32)
@@ -130,25 +129,9 @@ def test_channel_options_of_the_caller_win() -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for the name dropserve.test that signs itself, and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl command to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    chain, key = folder / "chain.pem", folder / "key.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-    ]
-    command += ["-keyout", str(key), "-out", str(chain), "-days", "2", "-subj", "/CN=dropserve.test"]
-    command += ["-addext", "subjectAltName=DNS:dropserve.test"]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return chain, key
+    """A certificate for the name dropserve.test, which is trusted by itself, and its key."""
+    files = Authority(tmp_path_factory.mktemp("tls")).issue("dropserve.test")
+    return files.certificate, files.key
 
 
 def test_tls(connect: Callable[..., Any], certificate: tuple[Path, Path]) -> None:
@@ -185,3 +168,30 @@ def test_certificates_that_cant_be_used_are_refused(connect: Callable[..., Any],
         connect("localhost:1", tls=TlsConfig(b"certificate"))
     with pytest.raises(InputError, match="go together"):
         connect("localhost:1", tls=TlsConfig(client_key=b"key"))
+
+
+def test_a_token_goes_with_every_call(
+    connect: Callable[..., Any], service: FakeService, address: str
+) -> None:
+    client = connect(address, token="s3cret-_.~+/=", insecure_token=True)
+    client.predict("toy", X)
+    client.list_models()
+    client.get_model("toy")
+    assert service.authorizations == ["Bearer s3cret-_.~+/="] * 3
+    connect(address).list_models()
+    assert service.authorizations[3:] == [None]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "é", "x\0", b"bytes", 7])
+def test_what_is_no_token_is_refused_and_not_told(connect: Callable[..., Any], token: Any, tls: bool) -> None:
+    with pytest.raises(InputError, match="the token must be text of letters") as refusal:
+        connect("localhost:1", token=token, tls=tls, insecure_token=True)
+    assert not token or str(token) not in str(refusal.value)
+
+
+def test_a_token_is_not_sent_in_plain_text_unless_told_to(connect: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match=r"would travel in plain text: encrypt \(tls\)") as refusal:
+        connect("localhost:1", token="s3cret")
+    assert "s3cret" not in str(refusal.value)
+    connect("localhost:1", token="s3cret", tls=True)

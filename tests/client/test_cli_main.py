@@ -223,3 +223,44 @@ def test_starting_is_light() -> None:
     command = [sys.executable, "-c", probe]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     assert answer.stdout.splitlines()[-1] == ""
+
+
+def test_a_token_comes_from_a_file_or_the_environment(
+    service: FakeService,
+    run: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("from-file\n")
+    monkeypatch.setenv("DROPSERVE_TOKEN", "from-environment")
+    assert run("models", "--insecure-token")[0] == 0
+    assert run("models", "--insecure-token", "--token-file", path)[0] == 0
+    monkeypatch.setenv("DROPSERVE_TOKEN", "")
+    assert run("models")[0] == 0
+    assert service.authorizations == ["Bearer from-environment", "Bearer from-file", None]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "told"),
+    [
+        (b"s3cret", [], "the token would travel in plain text"),
+        (b"shop predict sha256:s3cret", ["--insecure-token"], "the token must be text of letters"),
+        (b"\xff s3cret", ["--insecure-token"], "is not text"),
+        (None, ["--insecure-token"], "can't read the token file"),
+    ],
+)
+def test_a_token_that_cant_be_sent_is_told_in_one_line_without_it(
+    run: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    content: bytes | None,
+    options: list[str],
+    told: str,
+) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content)
+    status, out, err = run("models", "--token-file", path, *options)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert told in err
+    assert "s3cret" not in err

@@ -146,3 +146,43 @@ def test_an_unknown_method_is_unimplemented(ask: Asker) -> None:
     with pytest.raises(grpc.RpcError) as refusal:
         call(b"", timeout=60)
     assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/dropserve.v1.PredictionService/Predict",
+        "/dropserve.v1.PredictionService/GetModel",
+        "/dropserve.v1.PredictionService/ListModels",
+        "/grpc.health.v1.Health/Check",
+    ],
+)
+def test_what_cant_be_decoded_is_the_callers_doing(ask: Asker, server: ServerProcess, method: str) -> None:
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = ask.channel.unary_unary(method)
+    with pytest.raises(grpc.RpcError) as refusal:
+        call(b"\xff\xff\xff", timeout=60)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "can't be decoded" in str(refusal.value.details())
+    assert not any("DecodeError" in str(line) for line in server.log)
+
+
+def test_a_stream_ends_with_what_cant_be_decoded_and_answers_what_came_before(ask: Asker) -> None:
+    good = [request("targets", FOUR, request_id=str(number)).SerializeToString() for number in range(3)]
+    call: grpc.StreamStreamMultiCallable[bytes, bytes] = ask.channel.stream_stream(
+        "/dropserve.v1.PredictionService/PredictStream"
+    )
+    answers = call(iter([*good, b"\xff\xff\xff", good[0]]), timeout=60)
+    answered = {prediction_pb2.PredictResponse.FromString(next(answers)).request_id for _ in good}
+    assert answered == {"0", "1", "2"}
+    with pytest.raises(grpc.RpcError) as refusal:
+        next(answers)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_what_cant_be_decoded_ends_reflection_with_a_status(ask: Asker) -> None:
+    call: grpc.StreamStreamMultiCallable[bytes, bytes] = ask.channel.stream_stream(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    )
+    with pytest.raises(grpc.RpcError) as refusal:
+        next(call(iter([b"\xff\xff\xff"]), timeout=60))
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import queue
-import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,32 +188,3 @@ def test_wrong_usage_ends_with_status_2() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("dropserve serve: --repository is required")
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
-def test_tls(repository: Path, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 "
-        f"-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout {key} -out {certificate}".split(),
-        check=True,
-        capture_output=True,
-        timeout=TIMEOUT,
-    )
-    options = ["--tls-certificate", str(certificate), "--tls-key", str(key)]
-    with server_process(repository, *options, ready=False) as server:
-        credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
-        address = f"localhost:{server.grpc_port}"
-        with grpc.secure_channel(address, credentials) as channel:
-            server.wait_until_serving(channel)
-        with grpc.secure_channel(address, credentials) as channel:
-            assert Asker(channel).predict("targets", ONE).mean.shape == [1, 2]
-        with grpc.insecure_channel(address) as channel:
-            assert Asker(channel).refused(request("targets", ONE)).code is grpc.StatusCode.UNAVAILABLE
-    swapped = serve_to_the_end(
-        "--repository", str(repository), "--tls-certificate", str(key), "--tls-key", str(certificate)
-    )
-    assert swapped.returncode == 1
-    assert swapped.stderr == (
-        f"dropserve serve: {key} and {certificate} are no certificate and its key in PEM form\n"
-    )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from dropserve_server.errors import SettingsError
 from dropserve_server.policy import VersionPolicy
@@ -74,6 +78,7 @@ def test_the_environment_may_name_the_file(tmp_path: Path, monkeypatch: pytest.M
         ({}, {}, "max_rows = 0", "max_rows is 0: input should be greater than 0"),
         ({}, {}, "max_row = 5", "there is no setting 'max_row'"),
         ({}, {}, "[limits]\nrows = 5", "there is no setting 'limits'"),
+        ({}, {}, "[max_rows]\nrows = 5", "max_rows is {'rows': 5}: input should be a valid integer"),
         ({}, {}, "rows =", "is not TOML"),
         (
             {"default_passes": "20", "max_passes": "10"},
@@ -112,6 +117,53 @@ def test_certificate_and_key_go_together(tmp_path: Path) -> None:
         read_settings({"repository": "models", "tls_key": str(key)})
 
 
+def test_authorities_of_clients_are_for_tls(tmp_path: Path) -> None:
+    authorities = tmp_path / "ca.pem"
+    authorities.touch()
+    with pytest.raises(SettingsError, match="tls_client_ca is for TLS"):
+        read_settings({"repository": "models", "tls_client_ca": str(authorities)})
+
+
+@pytest.mark.parametrize(
+    ("host", "more", "refused"),
+    [
+        ("0.0.0.0", {}, True),
+        ("10.1.2.3", {}, True),
+        ("::", {}, True),
+        ("example.com", {}, True),
+        ("127.0.0.1", {}, False),
+        ("127.9.9.9", {}, False),
+        ("::1", {}, False),
+        ("[::1]", {}, False),
+        ("localhost", {}, False),
+        ("0.0.0.0", {"tokens_without_tls": True}, False),
+        ("0.0.0.0", {"tls_certificate": "FILE", "tls_key": "FILE"}, False),
+    ],
+)
+def test_tokens_travel_in_plain_text_on_this_machine_only(
+    host: str, more: dict[str, str], refused: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    given = {"repository": "models", "host": host, "token_file": str(path)} | {
+        name: str(path) if value == "FILE" else value for name, value in more.items()
+    }
+    if refused:
+        with pytest.raises(SettingsError, match=rf"tokens would reach {re.escape(host)} in plain text: give"):
+            read_settings(given)
+    else:
+        assert read_settings(given).token_file == path
+
+
+def test_tokens_of_administrators_too(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    given = {"repository": "models", "host": "127.0.0.1", "token_file": str(path), "admin_host": "0.0.0.0"}
+    assert read_settings(given).admin_port is None
+    with pytest.raises(SettingsError, match=r"or admin_host 127\.0\.0\.1, or"):
+        read_settings(given | {"admin_port": 8003})
+
+
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"can't read the settings file .*none.toml: No such file"):
         read_settings({"repository": "models"}, str(tmp_path / "none.toml"))
@@ -119,9 +171,26 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 
 def test_likely_typing_errors_in_the_environment_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DROPSERVE_GRPC_PRT", "1")
-    monkeypatch.setenv("DROPSERVE_SERVER", "another:8001")  # the client's
+    monkeypatch.setenv("DROPSERVE_TOKEN", "x")  # the client's
+    monkeypatch.setenv("DROPSERVE_PORT_8001_TCP_ADDR", "10.0.0.1")  # of Kubernetes' service links
     monkeypatch.setenv("DROPSERVE_GRPC_PORT", "1")
     assert mistyped_variables() == {"DROPSERVE_GRPC_PRT": "DROPSERVE_GRPC_PORT"}
+
+
+def models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    """The models that a setting is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from models_in(field.annotation)
+    for inner in get_args(annotation):
+        yield from models_in(inner)
+
+
+def test_unknown_keys_are_errors_at_every_depth() -> None:
+    found = list(models_in(Settings))
+    assert Settings in found
+    assert [model for model in found if model.model_config.get("extra") != "forbid"] == []
 
 
 def test_every_setting_says_what_it_means() -> None:

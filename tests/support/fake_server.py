@@ -108,12 +108,15 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
         Predict calls wait until it is set, or their caller has left.
     calls : list of message
         Every request it got.
+    authorizations : list of str or None
+        The "authorization" that came with each.
     """
 
     models: list[model_pb2.ModelInfo] = field(default_factory=lambda: [model()])
     failures: deque[Failure] = field(default_factory=deque)
     gate: threading.Event = field(default_factory=threading.Event)
     calls: list[Any] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -123,7 +126,7 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
         return [call for call in self.calls if isinstance(call, prediction_pb2.PredictRequest)]
 
     def Predict(self, request: prediction_pb2.PredictRequest, context: Any) -> prediction_pb2.PredictResponse:
-        self.calls.append(request)
+        self._note(request, context)
         while not self.gate.wait(0.01) and context.is_active():
             pass
         if self.failures:
@@ -136,14 +139,18 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
     def GetModel(
         self, request: prediction_pb2.GetModelRequest, context: Any
     ) -> prediction_pb2.GetModelResponse:
-        self.calls.append(request)
+        self._note(request, context)
         return prediction_pb2.GetModelResponse(model=self._find(request.name, request.version, context))
 
     def ListModels(
         self, request: prediction_pb2.ListModelsRequest, context: Any
     ) -> prediction_pb2.ListModelsResponse:
-        self.calls.append(request)
+        self._note(request, context)
         return prediction_pb2.ListModelsResponse(models=self.models)
+
+    def _note(self, request: Any, context: Any) -> None:
+        self.calls.append(request)
+        self.authorizations.append(dict(context.invocation_metadata()).get("authorization"))
 
     def _find(self, name: str, version: str, context: Any) -> model_pb2.ModelInfo:
         for candidate in self.models:

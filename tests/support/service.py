@@ -20,6 +20,8 @@ from dropserve_server.grpc.health import OVERALL, HealthServicer
 from dropserve_server.grpc.listener import listen
 from dropserve_server.grpc.open_inference import OpenInferenceServicer
 from dropserve_server.grpc.prediction import PredictionServicer
+from dropserve_server.grpc.protection import Protection
+from dropserve_server.grpc.request_log import RequestLog
 from dropserve_server.lane import Lane
 from dropserve_server.metrics import Metrics
 from dropserve_server.predictor import Limits, Predictor
@@ -93,7 +95,8 @@ def run(scenario: Callable[[Service], Awaitable[None]], folder: Path, *, load: b
         calls = Calls(metrics)
         servicer = PredictionServicer(repository, predictor, calls, default_passes=9, stream_concurrency=4)
         open_inference = OpenInferenceServicer(repository, predictor, calls, health, settings)
-        server, port = listen(settings, servicer, open_inference, health)
+        protection = Protection(settings, metrics, RequestLog())
+        server, port = listen(settings, protection, servicer, open_inference, health)
         await server.start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -6,14 +6,17 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dropserve_client import Client
 
+TOKEN_VARIABLE = "DROPSERVE_TOKEN"
+
 
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
-    """Add --server, --timeout and the TLS options."""
+    """Add --server, --timeout, and the options for TLS and tokens."""
     group = parser.add_argument_group("server")
     group.add_argument(
         "--server", default="localhost:8001", metavar="HOST:PORT", help="whom to ask (%(default)s)"
@@ -26,6 +29,14 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-cert", metavar="FILE", help="PEM file of this client's certificate")
     group.add_argument("--tls-key", metavar="FILE", help="PEM file of its key")
     group.add_argument("--tls-server-name", metavar="NAME", help="name to expect in the server's certificate")
+    group.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help=f"file of the bearer token to send (else {TOKEN_VARIABLE}, if set)",
+    )
+    group.add_argument(
+        "--insecure-token", action="store_true", help="send the token without TLS, in plain text"
+    )
 
 
 def connect(arguments: argparse.Namespace) -> Client:
@@ -39,8 +50,26 @@ def connect(arguments: argparse.Namespace) -> Client:
         server_name=arguments.tls_server_name,
     )
     return Client(
-        arguments.server, timeout=arguments.timeout, tls=tls if tls != TlsConfig() else arguments.tls
+        arguments.server,
+        timeout=arguments.timeout,
+        tls=tls if tls != TlsConfig() else arguments.tls,
+        token=_token(arguments.token_file),
+        insecure_token=arguments.insecure_token,
     )
+
+
+def _token(path: str | None) -> str | None:
+    # Never an option itself: everybody on the machine can read the options of a process.
+    from dropserve_client import InputError
+
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InputError(f"can't read the token file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"the token file {path} is not text") from error
 
 
 def telling_errors(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from random import random
+from time import perf_counter
 from typing import Any
 
 import grpc
@@ -72,7 +73,7 @@ class RequestLog:
 
     def failed(self, outcome: Outcome, trace: dict[str, str]) -> None:
         """Log one, or count it."""
-        if not self._has_room(outcome):
+        if not self._has_room(outcome.code, outcome.finished):
             return
         reason = {"field": field_of(outcome.error), "reason": str(outcome.error)} if outcome.error else {}
         log.log(
@@ -82,23 +83,28 @@ class RequestLog:
             exc_info=outcome.error if outcome.code is grpc.StatusCode.INTERNAL else None,
         )
 
+    def refused(self, code: grpc.StatusCode, method: str, peer: str, reason: str) -> None:
+        """Log a call that was refused before it was a request, or count it."""
+        if self._has_room(code, perf_counter()):
+            about = {"code": code.name, "method": method, "peer": peer, "reason": reason}
+            log.info("call refused", extra=about)
+
     def tell_suppressed(self) -> None:
         """Log how many failures were only counted, now rather than when their second is over."""
         for code in self._windows:
             self._tell_suppressed(code)
 
-    def _has_room(self, outcome: Outcome) -> bool:
-        window = self._windows.setdefault(outcome.code, _Window())
-        if outcome.finished >= window.ends:
-            window.ends = outcome.finished + _WINDOW_SECONDS
+    def _has_room(self, code: grpc.StatusCode, now: float) -> bool:
+        window = self._windows.setdefault(code, _Window())
+        if now >= window.ends:
+            window.ends = now + _WINDOW_SECONDS
             window.logged = 0
         if window.logged < self._failures_per_second:
             window.logged += 1
             return True
         window.suppressed += 1
         if window.suppressed == 1:
-            left = window.ends - outcome.finished
-            asyncio.get_running_loop().call_later(left, self._tell_suppressed, outcome.code)
+            asyncio.get_running_loop().call_later(window.ends - now, self._tell_suppressed, code)
         return False
 
     def _tell_suppressed(self, code: grpc.StatusCode) -> None:

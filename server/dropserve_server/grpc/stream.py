@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc.aio
 
-from dropserve_server.errors import Unavailable
+from dropserve_server.errors import InvalidRequest, Unavailable
 from dropserve_server.grpc.status import status_of
 
 Request = TypeVar("Request")
@@ -50,14 +50,23 @@ class AnswerStream(Generic[Request, Response]):
         self._reading = asyncio.Lock()
         self._writing = asyncio.Lock()
         self._ended = False
+        self._undecodable: InvalidRequest | None = None
 
     async def run(self) -> None:
-        """Return when the caller has closed its side, or `stop` was called, and all is answered."""
+        """Return when the caller has closed its side, or `stop` was called, and all is answered.
+
+        Raises
+        ------
+        InvalidRequest
+            A request could not be decoded. Those before it are answered, those behind it are not read.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 self._add_worker(group)
         except* grpc.aio.InternalError:
             pass  # the connection is gone: nobody is left to answer
+        if self._undecodable is not None:
+            raise self._undecodable
 
     def stop(self) -> None:
         """Read no further request; those that were read are still answered."""
@@ -94,7 +103,11 @@ class AnswerStream(Generic[Request, Response]):
             async with self._reading:
                 if self._ended:
                     return None
-                request = await self._context.read()
+                try:
+                    request = await self._context.read()
+                except InvalidRequest as error:
+                    self._ended, self._undecodable = True, error
+                    return None
                 self._ended = request is grpc.aio.EOF
                 return None if self._ended else request
         finally:
