@@ -83,7 +83,7 @@ def test_the_repository_has_an_index(client: Any) -> None:
     assert [(m["name"], m.get("version"), m["state"]) for m in models] == [
         ("binary", "1", "READY"),
         ("classes", "1", "READY"),
-        ("damaged", None, "UNAVAILABLE"),
+        ("damaged", "1", "UNAVAILABLE"),
         ("plain", "1", "READY"),
         ("targets", "1", "READY"),
         ("targets", "2", "READY"),

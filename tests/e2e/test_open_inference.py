@@ -177,7 +177,9 @@ def test_what_is_damaged_is_in_the_index(stub: GRPCInferenceServiceStub) -> None
     assert {(m.name, m.version) for m in index if m.state == "READY"} == {
         *((name, "1") for name in (*NETWORKS, "wave")), ("targets", "2"),
     }  # fmt: skip
-    assert [(m.name, bool(m.reason)) for m in index if m.state == "UNAVAILABLE"] == [("damaged", True)]
+    (damaged,) = [m for m in index if m.state != "READY"]
+    assert (damaged.name, damaged.version, damaged.state) == ("damaged", "1", "UNAVAILABLE")
+    assert damaged.reason == "it could not be loaded; the server's log says why"
 
 
 def test_a_stream_ends_at_a_signal_when_what_it_asked_is_answered(repository: Path) -> None:

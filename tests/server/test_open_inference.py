@@ -19,7 +19,7 @@ from dropserve.inference import service_pb2 as pb
 from dropserve_server.grpc.health import OVERALL
 from dropserve_server.grpc.status import INTERNAL_MESSAGE
 from support.open_inference import arrays_of, infer_request
-from support.service import ROW, SECONDS, Service, outcome, run, teller
+from support.service import ROW, SECONDS, Service, outcome, run
 
 
 async def refusal(call: Awaitable[object]) -> grpc.aio.AioRpcError:
@@ -167,6 +167,21 @@ def test_draining_ends_readiness_then_streams_and_requests(tmp_path: Path) -> No
     run(scenario, tmp_path)
 
 
+def test_answers_are_kept_back_until_connections_close(tmp_path: Path) -> None:
+    async def scenario(service: Service) -> None:
+        holding = asyncio.ensure_future(service.calls.hold(0.2, SECONDS))
+        await asyncio.sleep(0)
+        patient = service.open_inference.ModelInfer(infer_request("fake", ROW), timeout=SECONDS)
+        hasty = service.open_inference.ModelInfer(infer_request("fake", ROW, {"timeout": 400_000}))
+        assert (await hasty).model_version == "1"  # its deadline comes before ours
+        await holding
+        assert not patient.done()
+        service.calls.release()
+        assert (await patient).model_version == "1"
+
+    run(scenario, tmp_path)
+
+
 def test_before_the_models_are_loaded(tmp_path: Path) -> None:
     async def scenario(service: Service) -> None:
         stub = service.open_inference
@@ -182,39 +197,6 @@ def test_before_the_models_are_loaded(tmp_path: Path) -> None:
         ):
             assert await outcome(call) is grpc.StatusCode.UNAVAILABLE
         assert not (await stub.ModelStatistics(pb.ModelStatisticsRequest())).model_stats
-
-    run(scenario, tmp_path, load=False)
-
-
-def test_the_index_tells_what_is_being_loaded(tmp_path: Path) -> None:
-    async def scenario(service: Service) -> None:
-        (tmp_path / "broken" / "1").mkdir(parents=True)
-        (tmp_path / "later" / "1").mkdir(parents=True)
-        gate, entered = asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def load(folder: Path) -> Any:
-            if folder.parent.name == "broken":
-                raise ValueError("broken")
-            if folder.parent.name == "later":
-                loop.call_soon_threadsafe(entered.set)
-                asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(SECONDS)
-            return service.model
-
-        service.repository._loader._loader = load
-        loading = asyncio.ensure_future(service.repository.load(1, teller(service.health)))
-        await entered.wait()
-
-        async def index(ready: bool) -> list[tuple[str, str, str]]:
-            answer = await service.open_inference.RepositoryIndex(pb.RepositoryIndexRequest(ready=ready))
-            return [(model.name, model.version, model.state) for model in answer.models]
-
-        expected = [("broken", "", "UNAVAILABLE"), ("fake", "1", "READY"), ("later", "", "LOADING")]
-        assert await index(ready=False) == expected
-        assert await index(ready=True) == [("fake", "1", "READY")]
-        gate.set()
-        await loading
-        assert [state for name, _, state in await index(ready=False) if name == "later"] == []
 
     run(scenario, tmp_path, load=False)
 

@@ -921,7 +921,7 @@ class RepositoryIndexResponse(_message.Message):
 
     @_typing.final
     class ModelIndex(_message.Message):
-        """A version of a model, or a model none of whose versions is served."""
+        """A version of a model, or a model whose versions are not known."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -932,9 +932,9 @@ class RepositoryIndexResponse(_message.Message):
         name: _builtins.str
         """The model's name."""
         version: _builtins.str
-        """The version. Empty where none is served."""
+        """The version."""
         state: _builtins.str
-        """"READY", "LOADING", "UNLOADING" or "UNAVAILABLE"."""
+        """"READY", "LOADING" or "UNAVAILABLE"."""
         reason: _builtins.str
         """Why it is unavailable."""
         def __init__(
@@ -954,7 +954,7 @@ class RepositoryIndexResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___RepositoryIndexResponse.ModelIndex]:
-        """By name and then by version, ascending."""
+        """By name and then by version, ascending; models whose versions are not known at the end."""
 
     def __init__(
         self,

@@ -176,6 +176,8 @@ class OpenInferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):
                 # The models' names of what a caller may get wrong are those of the parameters.
                 field = error.field if error.field == "inputs" else f"parameters.{error.field}"
                 raise InvalidRequest(field, str(error)) from error
+            if self._calls.holding:
+                await self._calls.released(seconds)
             return wire.write_answer(request.id, job, outputs)
 
     async def _find(self, name: str, version: str, context: Context) -> ServedModel:

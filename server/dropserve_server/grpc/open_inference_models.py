@@ -11,10 +11,18 @@ from dropserve.inference.service_pb2 import ModelMetadataResponse, RepositoryInd
 from dropserve_models.prediction import MonteCarloOptions
 from dropserve_server.grpc.open_inference_wire import INPUT, outputs_of
 from dropserve_server.repository import Repository
-from dropserve_server.served import ServedModel
+from dropserve_server.served import ServedModel, State
 from dropserve_server.tally import HistogramTally
 
 _PLATFORM = "onnxruntime_onnx"
+_READY, _UNAVAILABLE = "READY", "UNAVAILABLE"
+_STATES: dict[State, tuple[str, str]] = {
+    "serving": (_READY, ""),
+    "loading": ("LOADING", ""),
+    # Why is for administrators: it may name files.
+    "failed": (_UNAVAILABLE, "it could not be loaded; the server's log says why"),
+    "unloaded": (_UNAVAILABLE, "unloaded"),
+}
 _EVERYTHING = MonteCarloOptions(passes=2, quantiles=(0.5,), return_samples=True, mean_tolerance=1.0)
 
 
@@ -99,27 +107,24 @@ def write_statistics(served: ServedModel) -> statistics_pb2.ModelStatistics:
 def write_index(
     repository: Repository, serving: Callable[[str], bool | None], *, ready: bool
 ) -> RepositoryIndexResponse:
-    """Every model's versions and their states; only the ready ones where that is asked.
+    """Every model's versions and their states, by name; only the ready ones where that is asked.
 
     `serving` tells of a model whether its health is SERVING; while draining, that of none is.
     """
     entry = RepositoryIndexResponse.ModelIndex
-    models = [
-        entry(
-            name=served.name,
-            version=served.version,
-            state="READY" if serving(served.name) else "UNAVAILABLE",
-            reason="" if serving(served.name) else "the server is draining",
-        )
-        for served, _ in repository
-    ]
-    models += [entry(name=name, state="LOADING") for name in repository.awaited]
-    models += [
-        entry(name=name, state="UNAVAILABLE", reason="it could not be loaded; the server's log says why")
-        for name in repository.failed
-    ]
-    models.sort(key=lambda model: (model.name, int(model.version or 0)))
-    return RepositoryIndexResponse(models=[m for m in models if m.state == "READY" or not ready])
+    models = []
+    for status in repository.statuses():
+        state, reason = _STATES[status.state]
+        if state == _READY and not serving(status.name):
+            state, reason = _UNAVAILABLE, "the server is draining"
+        models.append(entry(name=status.name, version=str(status.version), state=state, reason=reason))
+    listed = {model.name for model in models}
+    for names, (state, reason) in (
+        (repository.awaited, _STATES["loading"]),
+        (repository.failed, _STATES["failed"]),
+    ):
+        models += [entry(name=name, state=state, reason=reason) for name in sorted(names - listed)]
+    return RepositoryIndexResponse(models=[model for model in models if model.state == _READY or not ready])
 
 
 def _properties(served: ServedModel) -> dict[str, str]:
