@@ -102,6 +102,8 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
     ----------
     models : list of ModelInfo
         What it serves; the one that is_default answers requests without a version.
+    not_served : list of VersionStatus
+        What it should serve and does not.
     failures : deque of Failure
         Each fails one Predict call, before any is answered.
     gate : Event
@@ -111,6 +113,7 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
     """
 
     models: list[model_pb2.ModelInfo] = field(default_factory=lambda: [model()])
+    not_served: list[model_pb2.VersionStatus] = field(default_factory=list)
     failures: deque[Failure] = field(default_factory=deque)
     gate: threading.Event = field(default_factory=threading.Event)
     calls: list[Any] = field(default_factory=list)
@@ -143,7 +146,7 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
         self, request: prediction_pb2.ListModelsRequest, context: Any
     ) -> prediction_pb2.ListModelsResponse:
         self.calls.append(request)
-        return prediction_pb2.ListModelsResponse(models=self.models)
+        return prediction_pb2.ListModelsResponse(models=self.models, not_served=self.not_served)
 
     def _find(self, name: str, version: str, context: Any) -> model_pb2.ModelInfo:
         for candidate in self.models:
