@@ -134,8 +134,8 @@ def test_versions_to_serve_for_all_models_and_for_single_ones(
     monkeypatch.setenv("DROPSERVE_VERSIONS", "all")
     monkeypatch.setenv("DROPSERVE_MODELS", '{"a": {"versions": "latest:1"}}')
     settings = read_settings({}, config)
-    assert settings.policies()["a"] == ModelPolicy(VersionPolicy(1), 3)
-    assert settings.policies()["b"] == ModelPolicy(VersionPolicy(None), 7)
+    assert settings.versions == VersionPolicy(None)
+    assert settings.policies() == {"a": ModelPolicy(VersionPolicy(1))}  # in place of the whole table
     flags = {"models": '{"c": {"default": 1}}', "versions": "3"}
     assert read_settings(flags, config).policies()["c"] == ModelPolicy(VersionPolicy(3), 1)
 
