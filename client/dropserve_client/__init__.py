@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dropserve_client.administrator import Administrator
     from dropserve_client.aio import AsyncClient
     from dropserve_client.channel import TlsConfig
     from dropserve_client.client import Client
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         DeadlineExceededError,
         DropserveError,
         InputError,
+        LoadFailedError,
         MonteCarloUnavailable,
         NotFoundError,
         PermissionDeniedError,
@@ -30,9 +32,10 @@ if TYPE_CHECKING:
         UnauthenticatedError,
         UnavailableError,
     )
-    from dropserve_client.types import ModelInfo, Prediction, Timings
+    from dropserve_client.types import ModelInfo, Prediction, Timings, VersionStatus
 
 __all__ = [
+    "Administrator",
     "AsyncClient",
     "CallCancelledError",
     "Client",
@@ -40,6 +43,7 @@ __all__ = [
     "DeadlineExceededError",
     "DropserveError",
     "InputError",
+    "LoadFailedError",
     "ModelInfo",
     "MonteCarloUnavailable",
     "NotFoundError",
@@ -52,15 +56,18 @@ __all__ = [
     "TlsConfig",
     "UnauthenticatedError",
     "UnavailableError",
+    "VersionStatus",
 ]
 
 _HOMES = {
+    "Administrator": "administrator",
     "AsyncClient": "aio",
     "Client": "client",
     "ModelInfo": "types",
     "Prediction": "types",
     "Timings": "types",
     "TlsConfig": "channel",
+    "VersionStatus": "types",
 }
 
 

@@ -17,7 +17,7 @@ from dropserve_client.deadline import DEFAULT_TIMEOUT, Deadline, checked_timeout
 from dropserve_client.dialogue import Dialogue, KnownModels, Request
 from dropserve_client.errors import CallCancelledError, ClosedError, DropserveError
 from dropserve_client.status import call_error
-from dropserve_client.types import Features, Masks, ModelInfo, Prediction
+from dropserve_client.types import Features, Masks, ModelInfo, Prediction, VersionStatus
 
 T = TypeVar("T")
 
@@ -123,6 +123,10 @@ class AsyncClient:
     async def list_models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """As `Client.list_models`."""
         return await self._run(dialogue.list_models(), timeout)
+
+    async def list_not_served(self, *, timeout: float | None = None) -> list[VersionStatus]:
+        """As `Client.list_not_served`."""
+        return await self._run(dialogue.list_not_served(), timeout)
 
     async def get_model(
         self, model: str, *, version: str | int = "", timeout: float | None = None

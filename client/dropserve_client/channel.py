@@ -12,7 +12,8 @@ from typing import Any, Final, Literal
 
 import grpc
 
-from dropserve.v1 import prediction_pb2
+from dropserve.v1 import administration_pb2, prediction_pb2
+from dropserve.v1.administration_pb2_grpc import ModelServiceStub
 from dropserve.v1.prediction_pb2_grpc import PredictionServiceStub
 from dropserve_client import foreign
 from dropserve_client.errors import InputError
@@ -141,10 +142,15 @@ def options(
 def methods(channel: grpc.Channel | grpc.aio.Channel) -> dict[type, Callable[..., Any]]:
     """The method that answers each type of request."""
     stub: Any = PredictionServiceStub(channel)
+    admin: Any = ModelServiceStub(channel)
     return {
         prediction_pb2.PredictRequest: stub.Predict,
         prediction_pb2.GetModelRequest: stub.GetModel,
         prediction_pb2.ListModelsRequest: stub.ListModels,
+        administration_pb2.ListVersionsRequest: admin.ListVersions,
+        administration_pb2.LoadModelRequest: admin.LoadModel,
+        administration_pb2.UnloadModelRequest: admin.UnloadModel,
+        administration_pb2.ReloadRepositoryRequest: admin.ReloadRepository,
         bytes: channel.unary_unary(foreign.HEALTH_CHECK),
     }
 

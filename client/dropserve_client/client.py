@@ -16,7 +16,7 @@ from dropserve_client.deadline import DEFAULT_TIMEOUT, Deadline, checked_timeout
 from dropserve_client.dialogue import Dialogue, KnownModels, Request
 from dropserve_client.errors import ClosedError, DropserveError
 from dropserve_client.status import call_error
-from dropserve_client.types import Features, Masks, ModelInfo, Prediction
+from dropserve_client.types import Features, Masks, ModelInfo, Prediction, VersionStatus
 
 T = TypeVar("T")
 
@@ -198,6 +198,10 @@ class Client:
     def list_models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """Every served version of every model, by name and then by version."""
         return self._run(dialogue.list_models(), timeout)
+
+    def list_not_served(self, *, timeout: float | None = None) -> list[VersionStatus]:
+        """Every version that should be served and is not: it is being loaded, or could not be."""
+        return self._run(dialogue.list_not_served(), timeout)
 
     def get_model(self, model: str, *, version: str | int = "", timeout: float | None = None) -> ModelInfo:
         """What one version of a model is; the latest where none is named."""

@@ -12,10 +12,17 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
-from dropserve.v1 import prediction_pb2
+from dropserve.v1 import administration_pb2, prediction_pb2
 from dropserve_client import features, foreign, wire
-from dropserve_client.errors import DeadlineExceededError, InputError, NotFoundError, UnavailableError
-from dropserve_client.types import Features, FloatArray, ModelInfo, Prediction
+from dropserve_client.errors import (
+    DeadlineExceededError,
+    InputError,
+    LoadFailedError,
+    MonteCarloUnavailable,
+    NotFoundError,
+    UnavailableError,
+)
+from dropserve_client.types import Features, FloatArray, ModelInfo, Prediction, VersionStatus
 from dropserve_client.wire import Limits, Question
 
 T = TypeVar("T")
@@ -25,6 +32,10 @@ Request: TypeAlias = (
     prediction_pb2.PredictRequest
     | prediction_pb2.GetModelRequest
     | prediction_pb2.ListModelsRequest
+    | administration_pb2.ListVersionsRequest
+    | administration_pb2.LoadModelRequest
+    | administration_pb2.UnloadModelRequest
+    | administration_pb2.ReloadRepositoryRequest
     | HealthCheck
 )
 Step: TypeAlias = Request | Iterator[prediction_pb2.PredictRequest]
@@ -36,8 +47,35 @@ KnownModels: TypeAlias = dict[tuple[str, str], ModelInfo]
 """What the server said about a (model, version as asked for): saves a call where X is a frame."""
 
 
+_RESTARTS = 3
+
+
+class _Replaced(Exception):
+    """The version that has begun to answer is not served any more."""
+
+    def __init__(self, error: NotFoundError) -> None:
+        self.error = error
+
+
 def predict(known: KnownModels, ask: Question, X: Features, limits: Limits) -> Dialogue[Prediction]:
-    """Ask for a prediction; a frame's columns are put in the model's order first."""
+    """Ask for a prediction; a frame's columns are put in the model's order first.
+
+    Where the version that began to answer is unloaded before it has answered all, another begins anew.
+    """
+    for _ in range(_RESTARTS):
+        try:
+            return (yield from _predict_frame_or_array(known, ask, X, limits))
+        except _Replaced:
+            pass
+    try:
+        return (yield from _predict_frame_or_array(known, ask, X, limits))
+    except _Replaced as replaced:
+        raise replaced.error from None
+
+
+def _predict_frame_or_array(
+    known: KnownModels, ask: Question, X: Features, limits: Limits
+) -> Dialogue[Prediction]:
     names = features.column_names(X)
     if names is None:
         return (yield from _predict(known, ask, features.read_array(X), limits))
@@ -55,7 +93,10 @@ def predict(known: KnownModels, ask: Question, X: Features, limits: Limits) -> D
                 return prediction
     info = yield from _describe(known, ask)
     matrix = features.read_frame(X, names, info.feature_names)
-    return (yield from _predict(known, replace(ask, version=info.version), matrix, limits))
+    try:
+        return (yield from _predict(known, replace(ask, version=info.version), matrix, limits))
+    except NotFoundError as error:
+        raise error if ask.version else _Replaced(error) from None
 
 
 def get_model(model: str, version: str | int) -> Dialogue[ModelInfo]:
@@ -69,6 +110,42 @@ def list_models() -> Dialogue[list[ModelInfo]]:
     """Ask which models there are."""
     answer = yield prediction_pb2.ListModelsRequest()
     return [wire.model_info(model) for model in answer.models]
+
+
+def list_not_served() -> Dialogue[list[VersionStatus]]:
+    """Ask which versions should be served and are not."""
+    answer = yield prediction_pb2.ListModelsRequest()
+    return wire.version_statuses(answer.not_served)
+
+
+def list_versions() -> Dialogue[list[VersionStatus]]:
+    """Ask an admin port what is in the repository."""
+    return (yield from _ordered(administration_pb2.ListVersionsRequest()))
+
+
+def load_model(model: str, version: str | int) -> Dialogue[list[VersionStatus]]:
+    """Have an admin port load a version, or what a model's version policy wants."""
+    name, number = wire.named(model, version)
+    return (yield from _ordered(administration_pb2.LoadModelRequest(name=name, version=number)))
+
+
+def unload_model(model: str, version: str | int) -> Dialogue[list[VersionStatus]]:
+    """Have an admin port unload a version, or a model."""
+    name, number = wire.named(model, version)
+    return (yield from _ordered(administration_pb2.UnloadModelRequest(name=name, version=number)))
+
+
+def reload_repository() -> Dialogue[list[VersionStatus]]:
+    """Have an admin port look through the repository."""
+    return (yield from _ordered(administration_pb2.ReloadRepositoryRequest()))
+
+
+def _ordered(order: Request) -> Dialogue[list[VersionStatus]]:
+    try:
+        answer = yield order
+    except MonteCarloUnavailable as error:  # what this status means of predictions
+        raise LoadFailedError(str(error), code=error.code) from error
+    return wire.version_statuses(answer.versions)
 
 
 def is_ready(service: str) -> Dialogue[bool]:
@@ -96,8 +173,11 @@ def _predict(known: KnownModels, ask: Question, matrix: FloatArray, limits: Limi
     parts = list(wire.split(matrix, at_once))
     first = wire.prediction((yield wire.predict_request(ask, parts[0])), len(parts[0]))
     # Whatever is published meanwhile, one version answers all of it.
-    ask = replace(ask, version=first.version)
-    answers = yield (wire.predict_request(ask, part) for part in parts[1:])
+    one = replace(ask, version=first.version)
+    try:
+        answers = yield (wire.predict_request(one, part) for part in parts[1:])
+    except NotFoundError as error:
+        raise error if ask.version else _Replaced(error) from None
     rest = [wire.prediction(answer, len(part)) for answer, part in zip(answers, parts[1:], strict=True)]
     return wire.join([first, *rest])
 

@@ -15,6 +15,7 @@ Features: TypeAlias = Any
 matched by name."""
 
 Masks = Literal["stratified", "independent"]
+VersionState = Literal["unspecified", "loading", "serving", "failed", "unloaded"]
 Task = Literal["unspecified", "regression", "binary", "multiclass"]
 
 
@@ -54,6 +55,29 @@ class ModelInfo:
     monte_carlo_unavailable: str | None
     predicts_noise: bool
     provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version of one model in the server's repository, served or not.
+
+    Attributes
+    ----------
+    name, version : str
+        The version is a positive integer in decimal.
+    state : {"loading", "serving", "failed", "unloaded"}
+        failed: it should be served, and could not be loaded; unloaded: it is not to be served.
+    reason : str
+        Why it failed; told to administrators only.
+    is_default : bool
+        Whether this version answers a request that names none.
+    """
+
+    name: str
+    version: str
+    state: VersionState
+    reason: str
+    is_default: bool
 
 
 @dataclass(frozen=True, slots=True)

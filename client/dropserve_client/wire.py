@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from dropserve.v1 import model_pb2, prediction_pb2
 from dropserve.v1.tensor_pb2 import Tensor
 from dropserve_client.errors import InputError, ProtocolError
-from dropserve_client.types import FloatArray, Masks, ModelInfo, Prediction, Task, Timings
+from dropserve_client.types import (
+    FloatArray,
+    Masks,
+    ModelInfo,
+    Prediction,
+    Task,
+    Timings,
+    VersionState,
+    VersionStatus,
+)
 
 MAX_PASSES: Final = 2**32 - 1
 MAX_SEED: Final = 2**64 - 1
@@ -28,6 +37,12 @@ _TASKS: Final[dict[int, Task]] = {
     model_pb2.TASK_REGRESSION: "regression",
     model_pb2.TASK_BINARY: "binary",
     model_pb2.TASK_MULTICLASS: "multiclass",
+}
+_STATES: Final[dict[int, VersionState]] = {
+    model_pb2.VERSION_STATE_LOADING: "loading",
+    model_pb2.VERSION_STATE_SERVING: "serving",
+    model_pb2.VERSION_STATE_FAILED: "failed",
+    model_pb2.VERSION_STATE_UNLOADED: "unloaded",
 }
 _ROW_AXIS: Final = {
     "mean": 0,
@@ -254,6 +269,20 @@ def model_info(message: model_pb2.ModelInfo) -> ModelInfo:
         predicts_noise=message.predicts_noise,
         provider=message.provider,
     )
+
+
+def version_statuses(messages: Iterable[model_pb2.VersionStatus]) -> list[VersionStatus]:
+    """How versions stand, as a server says."""
+    return [
+        VersionStatus(
+            message.name,
+            message.version,
+            _STATES.get(message.state, "unspecified"),
+            message.reason,
+            message.is_default,
+        )
+        for message in messages
+    ]
 
 
 def _array(tensor: Tensor, name: str) -> FloatArray:

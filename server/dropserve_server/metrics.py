@@ -6,6 +6,7 @@ are looked up once a model and mode, not once a request.
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
 from collections.abc import Callable, Iterable
@@ -262,5 +263,6 @@ class Metrics:
 
 
 def _forget(gauge: Gauge, *labels: str) -> None:
-    gauge.labels(*labels).set(0)  # whoever still holds the series, such as a file of several processes
-    gauge.remove(*labels)
+    gauge.labels(*labels).set(0)
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # in the file of a worker nothing can be removed
+        gauge.remove(*labels)

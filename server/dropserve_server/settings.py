@@ -67,7 +67,7 @@ def _model_name(name: str) -> str:
     return name
 
 
-Versions = Annotated[VersionPolicy, BeforeValidator(_policy), PlainSerializer(str)]
+Versions = Annotated[VersionPolicy, NoDecode, BeforeValidator(_policy), PlainSerializer(str)]
 
 
 class ModelSettings(BaseModel):

@@ -242,6 +242,19 @@ def test_models_are_listed(run: Run, service: FakeService) -> None:
         assert part in second
 
 
+def test_what_should_be_served_and_is_not_is_named(run: Run, service: FakeService) -> None:
+    service.not_served = [
+        model_pb2.VersionStatus(name="toy", version="3", state=model_pb2.VERSION_STATE_FAILED),
+        model_pb2.VersionStatus(name="toy", version="4", state=model_pb2.VERSION_STATE_LOADING),
+    ]
+    status, out, err = run("models")
+    assert (status, len(out.splitlines())) == (0, 2)
+    assert err.splitlines() == [
+        "toy 3 is not served: failed; the server's log says why",
+        "toy 4 is not served: loading",
+    ]
+
+
 def test_a_server_without_models_says_so(run: Run, service: FakeService, address: str) -> None:
     service.models = []
     assert run("models") == (0, f"{address} serves no models\n", "")

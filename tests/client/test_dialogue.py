@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dropserve.v1 import model_pb2, prediction_pb2
-from dropserve_client import DropserveError, InputError, Prediction, dialogue, wire
+from dropserve_client import DropserveError, InputError, NotFoundError, Prediction, dialogue, wire
 from dropserve_client.dialogue import Dialogue, KnownModels
 from dropserve_client.wire import Limits
 from support.fake_server import answer_mean, model, respond
@@ -128,6 +129,45 @@ def test_one_version_answers_all_parts() -> None:
     prediction, asked = predict(rows(10), limits=Limits(10**6, 3), models=models, refuse=publish)
     assert [request.version for request in asked] == ["", "2", "2", "2"]
     assert prediction.version == "2"
+
+
+def replace_version(models: list[model_pb2.ModelInfo], times: int) -> Callable[[Any], None]:
+    """So often the version that is asked for by its number has just been replaced by the next."""
+    left = times
+
+    def refuse(request: Any) -> None:
+        nonlocal left
+        if request.version and left:
+            left -= 1
+            models[:] = [model(version=str(int(request.version) + 1))]
+            raise NotFoundError("unloaded", code=grpc.StatusCode.NOT_FOUND)
+
+    return refuse
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_version_that_is_unloaded_between_two_parts_is_followed_by_the_next(framed: bool) -> None:
+    X = Frame(a=[1.0] * 10, b=[2.0] * 10, c=[3.0] * 10) if framed else rows(10)
+    models = [model(version="1")]
+    prediction, asked = predict(X, limits=Limits(10**6, 3), models=models, refuse=replace_version(models, 3))
+    assert prediction.version == "4"
+    assert len(prediction.mean) == 10
+    last = [request.version for request in asked if isinstance(request, prediction_pb2.PredictRequest)][-3:]
+    assert last == ["4", "4", "4"]
+
+
+def test_versions_that_are_replaced_without_end_are_given_up() -> None:
+    models = [model(version="1")]
+    with pytest.raises(NotFoundError, match="unloaded"):
+        predict(rows(10), limits=Limits(10**6, 3), models=models, refuse=replace_version(models, 99))
+
+
+def test_a_version_that_was_asked_for_is_not_exchanged() -> None:
+    models = [model(version="1")]
+    with pytest.raises(NotFoundError):
+        predict(
+            rows(10), limits=Limits(10**6, 3), version="1", models=models, refuse=replace_version(models, 1)
+        )
 
 
 def test_parts_carry_the_options_and_the_request_id() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -379,3 +381,16 @@ def test_torch_is_imported_by_the_first_monte_carlo_request_only(tmp_path: Path)
         capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_model_is_gone_with_its_last_reference(tmp_path: Path) -> None:
+    """A server freezes its garbage collector: what needs it to be freed would stay for good."""
+    loaded = load(publish(tmp_path, "model", CLASSIFIER), device="cpu")
+    loaded.run(np.zeros((1, len(loaded.info.feature_names)), np.float32), MonteCarloOptions(passes=4))
+    gone = weakref.ref(loaded)
+    gc.disable()
+    try:
+        del loaded
+        assert gone() is None
+    finally:
+        gc.enable()

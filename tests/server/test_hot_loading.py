@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dropserve_models.errors import ArtifactError, DeviceError, MonteCarloUnavailable
@@ -418,3 +421,24 @@ def test_the_folder_of_a_removed_repository_is_not_needed_to_answer(tmp_path: Pa
         assert repository.find("m").version == "1"
 
     live(shelf, scenario)
+
+
+def test_the_old_version_goes_with_the_last_request_that_holds_it(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, "m/1")
+
+    async def scenario(repository: Repository) -> None:
+        request = repository.find("m")
+        gone = weakref.ref(request)
+        shelf.put("m/2")
+        await looks(repository)
+        assert repository.find("m") is not request
+        assert request.model.run(np.ones((1, 3), np.float32)).mean.shape == (1, 2)
+        del request
+        while gone() is not None:  # the thread that has loaded the new one may not have ended yet
+            await asyncio.sleep(0.01)
+
+    gc.disable()
+    try:
+        live(shelf, scenario)
+    finally:
+        gc.enable()

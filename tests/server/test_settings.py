@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from dropserve_server.errors import SettingsError
-from dropserve_server.policy import VersionPolicy
+from dropserve_server.policy import ModelPolicy, VersionPolicy
 from dropserve_server.settings import Settings, mistyped_variables, read_settings
 
 
@@ -87,6 +87,17 @@ def test_the_environment_may_name_the_file(tmp_path: Path, monkeypatch: pytest.M
             "default_passes is 20, more than max_passes, 10",
         ),
         ({"max_rows": "20", "queue_rows": "10"}, {}, "", "max_rows is 20, more than queue_rows, 10"),
+        (
+            {"versions": "newest"},
+            {},
+            "",
+            "--versions is 'newest': versions must be latest:2 (or 2), all, or only",
+        ),
+        ({}, {}, '[models.a]\nversions = "0"', "models.a.versions is '0': versions must be"),
+        ({}, {}, "[models.a]\nlatest = 3", "models.a.latest is 3: extra inputs are not permitted"),
+        ({}, {}, '[models."../a"]\ndefault = 1', "can't be a model's name"),
+        ({"models": "{"}, {}, "", "--models is '{': must be JSON"),
+        ({}, {"DROPSERVE_MODELS": "[1]"}, "", "DROPSERVE_MODELS is [1]: input should be a valid dict"),
         ({"tls_key": "/nowhere"}, {}, "", "--tls-key is '/nowhere': path does not point to a file"),
     ],
 )
@@ -108,6 +119,30 @@ def test_a_wrong_setting_is_told_in_one_line_with_its_source(
         read_settings(flags, config)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_versions_to_serve_for_all_models_and_for_single_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write(
+        tmp_path,
+        'repository = "file"\nversions = 2\n'
+        '[models.a]\nversions = "only:1,3"\ndefault = 3\n[models.b]\ndefault = 7\n',
+    )
+    settings = read_settings({}, config)
+    assert settings.versions == VersionPolicy(2)
+    assert settings.policies() == {
+        "a": ModelPolicy(VersionPolicy(None, frozenset({1, 3})), 3),
+        "b": ModelPolicy(VersionPolicy(2), 7),
+    }
+    assert settings.model_dump(mode="json")["versions"] == "latest:2"
+    monkeypatch.setenv("DROPSERVE_VERSIONS", "all")
+    monkeypatch.setenv("DROPSERVE_MODELS", '{"a": {"versions": "latest:1"}}')
+    settings = read_settings({}, config)
+    assert settings.versions == VersionPolicy(None)
+    assert settings.policies() == {"a": ModelPolicy(VersionPolicy(1))}  # in place of the whole table
+    flags = {"models": '{"c": {"default": 1}}', "versions": "3"}
+    assert read_settings(flags, config).policies()["c"] == ModelPolicy(VersionPolicy(3), 1)
 
 
 def test_certificate_and_key_go_together(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
     ----------
     models : list of ModelInfo
         What it serves; the one that is_default answers requests without a version.
+    not_served : list of VersionStatus
+        What it should serve and does not.
     failures : deque of Failure
         Each fails one Predict call, before any is answered.
     gate : Event
@@ -113,6 +115,7 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
     """
 
     models: list[model_pb2.ModelInfo] = field(default_factory=lambda: [model()])
+    not_served: list[model_pb2.VersionStatus] = field(default_factory=list)
     failures: deque[Failure] = field(default_factory=deque)
     gate: threading.Event = field(default_factory=threading.Event)
     calls: list[Any] = field(default_factory=list)
@@ -146,7 +149,7 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
         self, request: prediction_pb2.ListModelsRequest, context: Any
     ) -> prediction_pb2.ListModelsResponse:
         self._note(request, context)
-        return prediction_pb2.ListModelsResponse(models=self.models)
+        return prediction_pb2.ListModelsResponse(models=self.models, not_served=self.not_served)
 
     def _note(self, request: Any, context: Any) -> None:
         self.calls.append(request)
