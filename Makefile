@@ -56,7 +56,7 @@ proto: $(PROTO_VENV)/.packages ## Regenerate the stubs beside the .proto files
 	$(PROTO_VENV)/bin/python scripts/generate_stubs.py proto
 
 bench: $(VENV)/.wheel ## Run every benchmark, quickly (for one at full length: python -m benchmarks.NAME)
-	@for name in engine serving; do $(BIN)/python -m benchmarks.$$name --quick || exit; done
+	@for name in engine serving training; do $(BIN)/python -m benchmarks.$$name --quick || exit; done
 
 image: ## Build the container image (deploy/image.sh says what can be chosen)
 	@deploy/image.sh build
