@@ -256,6 +256,8 @@ class Metrics:
     def forget_version(self, model: str, version: str, provider: str) -> None:
         """A version is served no longer."""
         _forget(self.model_info, model, version, provider)
+        self.flush()
+        self._models.pop((model, version), None)
 
     def forget_model(self, model: str) -> None:
         """The repository has no such model any more."""

@@ -32,7 +32,7 @@ ROWS = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
 QUICK = ("--poll-seconds", "0.05")
 REPLACEMENTS = 100
 CLIENTS = 6
-GROWTH = 1.1  # of resident memory, over the second half of the replacements
+GROWTH = 1.2  # of resident memory, over the second half of the replacements
 
 
 def network(version: int) -> Mlp:

@@ -79,7 +79,11 @@ def test_one_page_shows_what_all_workers_did(
         Asker(channel).predict("targets", ROWS, MonteCarlo(passes=20))
     det = 'mode="deterministic",model="targets"'
     requests = f'dropserve_requests_total{{code="OK",{det},version="2"}}'
-    found = team.scrape_until(lambda found: found.get(requests, 0) >= 5 * CONNECTIONS)
+    spread = 'dropserve_passes_total{model="targets"}'  # the last that each worker hands on
+    found = team.scrape_until(
+        lambda found: found.get(requests) == 5 * CONNECTIONS and found.get(spread) == 20 * CONNECTIONS
+    )
+    found = team.scrape()
     assert found[requests] == 5 * CONNECTIONS
     assert found[f"dropserve_request_duration_seconds_count{{{det}}}"] == 5 * CONNECTIONS
     assert found[f'dropserve_request_duration_seconds_bucket{{le="+Inf",{det}}}'] == 5 * CONNECTIONS

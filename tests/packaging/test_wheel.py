@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -44,8 +44,7 @@ def test_carries_the_licence(built: dict[str, Path]) -> None:
 
 
 def test_the_sdist_builds_the_same_wheel(built: dict[str, Path], tmp_path: Path) -> None:
-    with tarfile.open(built["sdist"]) as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(built["sdist"], tmp_path)
     (source,) = tmp_path.iterdir()
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=source, check=True, capture_output=True, timeout=60)
