@@ -32,7 +32,7 @@ class MonteCarloOptions:
     quantiles : tuple of float
         Quantiles of the outputs over the passes to return, each within [0, 1].
     return_samples : bool
-        Whether to return every pass's output.
+        Whether to return every pass's output, and the noise variance it predicts where the model has one.
     masks : {"stratified", "independent"}
         How the masks of the passes relate to each other. Independent masks are the textbook's estimator;
         stratified ones need fewer passes for the same accuracy, and the last dropout is then integrated
@@ -124,6 +124,8 @@ class Prediction:
         Of the outputs over the passes.
     samples : ndarray [passes, rows, outputs]
         Every pass's output.
+    noise_samples : ndarray [passes, rows, outputs]
+        The noise variance that every pass predicts: with `samples`, of heteroscedastic models.
     """
 
     mean: FloatArray
@@ -138,6 +140,7 @@ class Prediction:
     mutual_information: FloatArray | None = None
     quantiles: FloatArray | None = None
     samples: FloatArray | None = None
+    noise_samples: FloatArray | None = None
 
     @property
     def std(self) -> FloatArray | None:
@@ -158,7 +161,7 @@ Features: TypeAlias = Sequence[Any] | NDArray[Any] | Any
 """Anything numpy can read as [rows, features]; a pandas or polars frame's columns are matched by name."""
 
 
-_ROW_AXES = {"quantiles": 1, "samples": 1}  # of the other fields, rows are the first axis
+_ROW_AXES = {"quantiles": 1, "samples": 1, "noise_samples": 1}  # of the other fields, rows are the first axis
 
 
 def concatenate(

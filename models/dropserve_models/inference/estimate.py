@@ -96,8 +96,11 @@ class Estimate:
         self._entropy = np.zeros(rows) if classifier else None
         self._passes, self._strata, self._draws, self._noise_draws = np.zeros((4, rows), np.int64)
         self._samples: FloatArray | None = None
+        self._noise_samples: FloatArray | None = None
         if options.return_samples or options.quantiles:
             self._samples = np.empty((outputs, options.passes, rows), np.float32)
+        if options.return_samples and noise:
+            self._noise_samples = np.empty((outputs, options.passes, rows), np.float32)
 
     def add(
         self,
@@ -155,6 +158,8 @@ class Estimate:
         if noise is not None and self._noise is not None:
             self._noise[:, rows] += self._sum(noise.double(), 1).numpy()
             self._noise_draws[rows] += noise.shape[1]
+            if self._noise_samples is not None:
+                self._noise_samples[:, passes, rows] = noise.numpy()
         self._passes[rows] += count
         self._draws[rows] += start
 
@@ -228,7 +233,7 @@ class Estimate:
         quantiles = samples = None
         if self._samples is not None:
             if self._options.return_samples:
-                samples = self._samples.transpose(1, 2, 0).copy()  # never a view: they are sorted below
+                samples = _by_passes(self._samples)
             if self._options.quantiles:
                 self._samples.sort(axis=1)
                 quantiles = _quantiles(self._samples, self._options.quantiles)
@@ -245,6 +250,7 @@ class Estimate:
             mutual_information=information,
             quantiles=quantiles,
             samples=samples,
+            noise_samples=None if self._noise_samples is None else _by_passes(self._noise_samples),
         )
 
 
@@ -276,6 +282,11 @@ def _array(x: NDArray[Any]) -> FloatArray:
 def _by_rows(x: NDArray[Any]) -> FloatArray:
     """[outputs, rows] as a float32 array [rows, outputs]."""
     return np.ascontiguousarray(x.T, np.float32)
+
+
+def _by_passes(x: FloatArray) -> FloatArray:
+    """[outputs, passes, rows] as [passes, rows, outputs], never a view: samples are put in order later."""
+    return x.transpose(1, 2, 0).copy()
 
 
 def _quantiles(ordered: FloatArray, quantiles: Sequence[float]) -> FloatArray:

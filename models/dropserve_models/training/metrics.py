@@ -1,13 +1,13 @@
-"""How good answers are: plain figures on held-out rows."""
+"""The figures that training reports of held-out rows."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dropserve_models.evaluation.metrics import correct, gaussian_log_density, log_probability, mae, r2, rmse
 from dropserve_models.training.table import Doubles, Floats
 from dropserve_models.training.task import Classes, Goal
 
@@ -31,10 +31,9 @@ def classification_metrics(probabilities: Floats, classes: Classes) -> dict[str,
     classes : ndarray [rows]
         The true ones, by number.
     """
-    right = probabilities[np.arange(len(classes)), classes].astype(np.float64)
     return {
-        "accuracy": float((probabilities.argmax(axis=1) == classes).mean()),
-        "log_loss": float(-np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean()),
+        "accuracy": float(correct(classes, probabilities).mean()),
+        "log_loss": float(-log_probability(classes, probabilities).mean()),
         "majority_accuracy": float(np.bincount(classes).max() / len(classes)),
     }
 
@@ -54,14 +53,11 @@ def regression_metrics(
     for index, name in enumerate(names):
         suffix = "" if len(names) == 1 else f"/{name}"
         truth = targets[:, index]
-        error = mean[:, index] - truth
-        result[f"rmse{suffix}"] = math.sqrt(np.square(error).mean())
-        result[f"mae{suffix}"] = float(np.abs(error).mean())
-        spread = np.square(truth - truth.mean()).sum()
-        if spread > 0:  # R2 is not defined on rows that are all alike
-            result[f"r2{suffix}"] = float(1.0 - np.square(error).sum() / spread)
+        result[f"rmse{suffix}"] = rmse(truth, mean[:, index])
+        result[f"mae{suffix}"] = mae(truth, mean[:, index])
+        if (explained := r2(truth, mean[:, index])) is not None:
+            result[f"r2{suffix}"] = explained
         if noise_variance is not None:
-            variance = noise_variance[:, index].astype(np.float64)
-            terms = np.square(error) / variance + np.log(2 * np.pi * variance)
-            result[f"log_likelihood{suffix}"] = float(-0.5 * terms.mean())
+            density = gaussian_log_density(truth, mean[:, index], noise_variance[:, index])
+            result[f"log_likelihood{suffix}"] = float(density.mean())
     return result

@@ -93,6 +93,10 @@ def test_every_sample_is_the_pass_of_its_masks(name: str, units: int, masks: Mas
     if noise:
         assert answer.aleatoric_variance is not None
         np.testing.assert_allclose(answer.aleatoric_variance, noise[0].mean(axis=0), rtol=1e-4)
+        assert answer.noise_samples is not None
+        np.testing.assert_allclose(answer.noise_samples, noise[0], rtol=1e-4, atol=1e-6)
+    else:
+        assert answer.noise_samples is None
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)

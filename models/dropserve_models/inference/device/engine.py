@@ -167,6 +167,7 @@ class DeviceEngine:
                 classifier=self._classifier,
                 noise=self._noise,
                 samples=options.passes if detailed else 0,
+                noise_samples=options.passes if options.return_samples and self._noise else 0,
                 device=self.device,
             )
             left = np.arange(rows)
@@ -185,9 +186,12 @@ class DeviceEngine:
             if not options.adaptive:
                 estimate.replace(slice(None), sums.totals(slice(None)))
             samples = sums.samples() if options.return_samples else None
+            noise_samples = sums.noise_samples()
             quantiles = sums.quantiles(options.quantiles) if options.quantiles else None
         prediction = estimate.result(exact=self._exact(options))
-        return replace(prediction, samples=samples, quantiles=quantiles) if detailed else prediction
+        if not detailed:
+            return prediction
+        return replace(prediction, samples=samples, noise_samples=noise_samples, quantiles=quantiles)
 
     def _columns(self, rows: NDArray[np.intp], tile: int) -> Columns:
         """Where a tile's rows are; where there are too few, the last one fills up."""

@@ -27,6 +27,8 @@ class BlockSums:
         Of a pass with several draws, their mean.
     entropy : Tensor of float64 [1 or 0, rows]
     samples : Tensor [outputs, draws, rows]
+    noise_samples : Tensor [outputs or 0, draws, rows]
+        Of a pass with several draws perhaps one alone.
     """
 
     shift: Tensor
@@ -34,10 +36,11 @@ class BlockSums:
     noise: Tensor
     entropy: Tensor
     samples: Tensor
+    noise_samples: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The attributes in order, as a recorded function returns them."""
-        return self.shift, self.powers, self.noise, self.entropy, self.samples
+        return self.shift, self.powers, self.noise, self.entropy, self.samples, self.noise_samples
 
 
 def add_up(found: Passes, groups: Strata, shift: Tensor, fresh: Tensor, *, classifier: bool) -> BlockSums:
@@ -79,6 +82,7 @@ def add_up(found: Passes, groups: Strata, shift: Tensor, fresh: Tensor, *, class
         noise[0].double().sum(1) * (passes / noise[0].shape[1]) if noise else powers.new_zeros(0, rows),
         entropy(samples).double().sum(0, keepdim=True) if classifier else powers.new_zeros(0, rows),
         samples,
+        noise[0] if noise else samples[:0],
     )
 
 

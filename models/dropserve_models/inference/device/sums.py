@@ -27,10 +27,20 @@ class DeviceSums:
     noise, classifier : bool
     samples : int
         Passes to keep every output of; 0 where nobody asks for them.
+    noise_samples : int
+        Passes to keep every noise variance of.
     """
 
     def __init__(
-        self, outputs: int, rows: int, *, noise: bool, classifier: bool, samples: int, device: torch.device
+        self,
+        outputs: int,
+        rows: int,
+        *,
+        noise: bool,
+        classifier: bool,
+        samples: int,
+        noise_samples: int,
+        device: torch.device,
     ) -> None:
         def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -40,6 +50,9 @@ class DeviceSums:
         self._noise = zeros(outputs if noise else 0, rows)
         self._entropy = zeros(1 if classifier else 0, rows)
         self._samples = zeros(outputs, samples, rows, dtype=torch.float32) if samples else None
+        self._noise_samples = (
+            zeros(outputs, noise_samples, rows, dtype=torch.float32) if noise_samples else None
+        )
         self._passes = self._strata = self._draws = 0
 
     def add(self, block: Block, boundary: Mapping[str, Tensor], tiles: Sequence[Columns]) -> None:
@@ -62,8 +75,11 @@ class DeviceSums:
             self._noise[:, columns] += found.noise
             self._entropy[:, columns] += found.entropy
             draws = found.samples.shape[1]
+            passes = slice(self._passes, self._passes + draws)  # where samples are kept, a draw each
             if self._samples is not None:
-                self._samples[:, self._passes : self._passes + draws, columns] = found.samples
+                self._samples[:, passes, columns] = found.samples
+            if self._noise_samples is not None:
+                self._noise_samples[:, passes, columns] = found.noise_samples
         self._passes += count_passes(block.groups)
         self._strata += sum(count for _, count in block.groups)
         self._draws += draws
@@ -83,7 +99,11 @@ class DeviceSums:
     def samples(self) -> FloatArray:
         """Every output kept, [passes, rows, outputs], on the host."""
         assert self._samples is not None
-        return self._samples.permute(1, 2, 0).to("cpu", copy=True).contiguous().numpy()
+        return _by_passes(self._samples)
+
+    def noise_samples(self) -> FloatArray | None:
+        """Every noise variance kept, [passes, rows, outputs], on the host; None where none is."""
+        return None if self._noise_samples is None else _by_passes(self._noise_samples)
 
     def quantiles(self, quantiles: Sequence[float]) -> FloatArray:
         """Interpolated linearly, [quantiles, rows, outputs], on the host. The samples are in order then."""
@@ -98,3 +118,8 @@ class DeviceSums:
         share = torch.from_numpy(places - np.floor(places)).to(self._samples.device)[:, None]
         values = below * (1.0 - share) + above * share
         return values.permute(1, 2, 0).float().cpu().contiguous().numpy()
+
+
+def _by_passes(values: Tensor) -> FloatArray:
+    """[outputs, passes, rows] as an array [passes, rows, outputs] of its own."""
+    return values.permute(1, 2, 0).to("cpu", copy=True).contiguous().numpy()

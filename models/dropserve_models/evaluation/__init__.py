@@ -1,0 +1,1 @@
+"""Evaluation: how good a model's predictions are, and what their uncertainty is worth."""
