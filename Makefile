@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-client test-all test-clients test-tritonclient test-kserve fuzz check lint types imports \
-	stubs-fresh proto bench fuzz-artifacts image image-test develop constraints clean
+	stubs-fresh proto bench fuzz-artifacts storm image image-test develop constraints clean
 
 # The newest Python may have no wheels yet, so the one that constraints.txt was made for comes first.
 PYTHON ?= $(shell for python in python3.11 python3 python; do \
@@ -74,6 +74,9 @@ bench: $(VENV)/.wheel ## Run every benchmark, quickly (for one at full length: p
 
 fuzz-artifacts: $(VENV)/.wheel ## Load 10,000 mutated artifacts: each is served right or refused (2 minutes)
 	@cd tests && ../$(BIN)/python -m support.artifact_fuzz > /dev/null
+
+storm: $(VENV)/.wheel ## Cancel 10,000 calls to a server at random moments
+	STORM_CALLS=10000 $(BIN)/pytest tests/e2e/test_cancellation.py
 
 image: ## Build the container image (deploy/image.sh says what can be chosen)
 	@deploy/image.sh build

@@ -71,10 +71,15 @@ class Backlog:
                     f"caller allows {max(0.0, job.deadline - job.queued):.2g} s"
                 )
         job.expected_seconds = min(expected, self._turn_seconds)
+        job.in_backlog = True
         self._seconds += job.expected_seconds
         self.rows += job.rows
 
-    def release(self, job: PredictionJob) -> None:
-        """A job is answered, or dropped."""
+    def release(self, job: PredictionJob) -> bool:
+        """A job is answered, or dropped; whether it was counted until now."""
+        if not job.in_backlog:
+            return False
+        job.in_backlog = False
         self.rows -= job.rows
         self._seconds = max(0.0, self._seconds - job.expected_seconds) if self.rows else 0.0
+        return True

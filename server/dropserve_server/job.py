@@ -33,11 +33,13 @@ class PredictionJob:
         What became of it; `outcome` says it to the event loop.
     expected_seconds : float
         What its queue takes it to cost those who come after it.
+    in_backlog : bool
+        Whether its queue counts it.
     """
 
     __slots__ = (
         "_outcome", "begun", "costs", "deadline", "error", "expected_seconds", "features", "finished",
-        "metrics", "options", "queued", "result", "rows", "served", "work",
+        "in_backlog", "metrics", "options", "queued", "result", "rows", "served", "work",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +65,7 @@ class PredictionJob:
         self.result: Prediction | None = None
         self.error: Exception | None = None
         self.expected_seconds = 0.0
+        self.in_backlog = False
 
     @property
     def queue_seconds(self) -> float:
@@ -86,6 +89,11 @@ class PredictionJob:
     def dropped(self) -> bool:
         """Whether nobody waits for the outcome any more."""
         return self._outcome is not None and self._outcome.done()
+
+    @property
+    def waits(self) -> bool:
+        """Whether its work has not begun."""
+        return self.begun == self.queued
 
     @property
     def over(self) -> bool:

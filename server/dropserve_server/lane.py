@@ -18,6 +18,8 @@ from queue import SimpleQueue
 from time import perf_counter
 from typing import Protocol
 
+import numpy as np
+
 from dropserve_server.backlog import Backlog
 from dropserve_server.batch import Batch
 from dropserve_server.errors import DeadlineExpired
@@ -138,6 +140,12 @@ class Lane:
         job.metrics.queue_rows.inc(job.rows)
         self._enqueue(job)
 
+    def forget(self, job: PredictionJob) -> None:
+        """Its caller has left. A job that waits counts no longer, and holds no features for its place."""
+        # Begun is noted before it is looked whether anybody waits: what waits still will not be computed.
+        if job.waits and self._release(job):
+            job.features = np.empty((0, 0), np.float32)
+
     async def close(self, timeout: float) -> bool:
         """Let the threads finish what is queued, for at most `timeout` seconds; whether they did."""
         self._gathering.flush()
@@ -214,13 +222,18 @@ class Lane:
         while self._computed:
             done = self._computed.popleft()
             for job in done.over:
-                self._backlog.release(job)
-                job.metrics.queue_rows.inc(-job.rows)
+                self._release(job)
             _finish(done)
             key = _group(done.job)
             waiting = self._waiting.get(key)
             if waiting is not None and not waiting:
                 del self._waiting[key]
+
+    def _release(self, job: PredictionJob) -> bool:
+        counted = self._backlog.release(job)
+        if counted:
+            job.metrics.queue_rows.inc(-job.rows)
+        return counted
 
 
 def _finish(done: Batch | Slice) -> None:

@@ -5,6 +5,7 @@ Nothing here knows of gRPC.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -81,9 +82,14 @@ class Predictor:
         self._check(served, features, options)
         deadline = float("inf") if seconds is None else perf_counter() + seconds
         job = PredictionJob(served, features, options, deadline)
-        (self._deterministic if options is None else self._monte_carlo).submit(job)
+        lane = self._deterministic if options is None else self._monte_carlo
+        lane.submit(job)
         if not job.over:
-            await job.outcome
+            try:
+                await job.outcome
+            except asyncio.CancelledError:
+                lane.forget(job)
+                raise
         elif job.error is not None:
             raise job.error
         return job

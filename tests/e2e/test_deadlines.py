@@ -11,11 +11,14 @@ import pytest
 
 from dropserve.v1.prediction_pb2 import MonteCarlo
 from support.example_repository import rows_for
-from support.prediction_client import Asker, request
+from support.prediction_client import Asker, refusal_of, request
 from support.server_process import TIMEOUT, ServerProcess, server_process
 
 QUEUE_ROWS = 4096
 SLOW = request("classes", rows_for("classes", 4000), MonteCarlo(passes=1500, seed=1), request_id="slow")
+# Too few rows to be cut: whoever comes after it waits until all of it is computed.
+WHOLE = request("classes", rows_for("classes", 60), MonteCarlo(passes=6000, seed=1))
+WHOLES, WAITING = 10, 30
 
 
 @pytest.fixture
@@ -60,6 +63,51 @@ def test_expired_requests_are_never_finished(server: ServerProcess, ask: Asker) 
     assert found[f"dropserve_requests_total{{{labels}}}"] == 1
     assert found["dropserve_inflight_requests"] == 0
     assert server.wait_for("request failed", request_id="expired")["code"] == "DEADLINE_EXCEEDED"
+
+
+def test_who_left_or_waited_too_long_is_never_begun(server: ServerProcess, ask: Asker) -> None:
+    """Scenario: of many that wait behind others, some leave, some run out of time, and some stay."""
+    ask.predict("targets", rows_for("targets", 1), MonteCarlo(passes=10))
+    before = server.scrape()
+    wholes = [ask.stub.Predict.future(WHOLE, timeout=TIMEOUT) for _ in range(WHOLES)]
+    wait_for_inflight(server, WHOLES)
+    question = request("targets", rows_for("targets", 2), MonteCarlo(passes=10))
+    leaving = [ask.stub.Predict.future(question, timeout=TIMEOUT) for _ in range(WAITING)]
+    staying = [ask.stub.Predict.future(question, timeout=TIMEOUT) for _ in range(3)]
+    wait_for_inflight(server, WHOLES + WAITING + len(staying))
+    for call in leaving:
+        call.cancel()
+    # The server takes them to be in time: of those before them it counts a turn each.
+    late = [ask.stub.Predict.future(question, timeout=0.4) for _ in range(WAITING)]
+    codes = {refusal_of(call.exception()).code for call in late}
+    assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    wait_for_inflight(server, WHOLES + len(staying) - sum(call.done() for call in wholes))
+    assert not staying[0].done(), "those before it were too fast for this test to mean anything"
+
+    assert [call.result().passes for call in (*wholes, *staying)] == [6000] * WHOLES + [10] * len(staying)
+    wait_for_inflight(server, 0)
+    found = server.scrape()
+    rows = 'dropserve_rows_total{mode="monte_carlo",model="targets"}'
+    computed = 'dropserve_batch_rows_sum{mode="monte_carlo",model="targets"}'
+    for series in (rows, computed):
+        assert found[series] - before[series] == 2 * len(staying)
+    assert found['dropserve_queue_rows{mode="monte_carlo",model="targets"}'] == 0
+    labels = 'mode="monte_carlo",model="targets",version="2"'
+    for code in ("CANCELLED", "DEADLINE_EXCEEDED"):
+        assert found[f'dropserve_requests_total{{code="{code}",{labels}}}'] == WAITING
+
+
+def test_a_deadline_that_cant_be_met_is_refused_at_once(server: ServerProcess, ask: Asker) -> None:
+    ask.stub.Predict(WHOLE, timeout=TIMEOUT)  # what it takes is known from now on
+    wholes = [ask.stub.Predict.future(WHOLE, timeout=TIMEOUT) for _ in range(60)]
+    wait_for_inflight(server, len(wholes))
+    refusal = ask.refused(request("targets", rows_for("targets", 1), MonteCarlo(passes=10)), timeout=0.6)
+    assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "most of it in the queue" in refusal.message  # the server says so: the caller still waited
+    assert server.scrape()['dropserve_rejected_total{model="targets",reason="deadline"}'] == 1
+    for call in wholes:
+        call.cancel()
+    wait_for_inflight(server, 0)
 
 
 def test_a_full_queue_refuses_at_once_and_the_other_mode_goes_on(server: ServerProcess, ask: Asker) -> None:

@@ -8,9 +8,9 @@ import re
 import signal
 import socket
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 
 import grpc
@@ -108,40 +108,44 @@ def test_one_page_shows_what_all_workers_did(
 
 async def ask_while_a_worker_dies(
     team: ServerProcess, victim: int
-) -> tuple[Counter[str], list[Counter[str]]]:
-    """What callers with the SDK got, all together, and each of those that do not repeat a call."""
+) -> tuple[list[list[str]], list[list[str]]]:
+    """What each caller got, call by call: those with the SDK, and those that do not repeat a call."""
     clients = [AsyncClient(team.address, channel_options=OWN_CONNECTION) for _ in range(CONNECTIONS)]
     once = [*OWN_CONNECTION, ("grpc.enable_retries", 0)]
     channels = [grpc.aio.insecure_channel(team.address, options=once) for _ in range(CONNECTIONS)]
     stubs = [PredictionServiceStub(channel) for channel in channels]
-    with_sdk: Counter[str] = Counter()
-    bare: list[Counter[str]] = [Counter() for _ in range(2 * CONNECTIONS)]
+    with_sdk, bare = ([[] for _ in range(2 * CONNECTIONS)] for _ in range(2))
     enough = asyncio.Event()
     question = request("targets", ROWS)
 
-    async def caller(ask: Callable[[], Awaitable[object]], counted: Counter[str]) -> None:
+    async def caller(ask: Callable[[], Awaitable[object]], outcomes: list[str]) -> None:
         while not enough.is_set():
             try:
                 await ask()
-                counted["answered"] += 1
+                outcomes.append("answered")
             except grpc.aio.AioRpcError as error:
-                counted[error.code().name] += 1
-            except Exception as error:  # noqa: BLE001  # each is counted
-                counted[repr(error)] += 1
+                outcomes.append(error.code().name)
+            except Exception as error:  # noqa: BLE001  # each is told
+                outcomes.append(repr(error))
 
-    async def until(answers: int) -> None:
-        while with_sdk["answered"] < answers:
+    async def more(calls: int) -> None:
+        """Until every caller has made so many more."""
+        enough = [len(outcomes) + calls for outcomes in (*with_sdk, *bare)]
+        while any(len(outcomes) < n for outcomes, n in zip((*with_sdk, *bare), enough, strict=True)):
             await asyncio.sleep(0.01)
 
-    asking = [caller(lambda c=client: c.predict("targets", ROWS), with_sdk) for client in clients * 2]  # type: ignore[misc]
+    asking = [
+        caller(lambda c=client: c.predict("targets", ROWS), outcomes)  # type: ignore[misc]
+        for client, outcomes in zip(clients * 2, with_sdk, strict=True)
+    ]
     asking += [
-        caller(lambda s=stub: s.Predict(question, timeout=TIMEOUT), counted)  # type: ignore[misc]
-        for stub, counted in zip(stubs * 2, bare, strict=True)
+        caller(lambda s=stub: s.Predict(question, timeout=TIMEOUT), outcomes)  # type: ignore[misc]
+        for stub, outcomes in zip(stubs * 2, bare, strict=True)
     ]
     callers = [asyncio.ensure_future(one) for one in asking]
-    await until(100)
+    await more(5)
     os.kill(victim, signal.SIGKILL)
-    await until(with_sdk["answered"] + 300)
+    await more(15)
     enough.set()
     await asyncio.gather(*callers)
     for client in clients:
@@ -155,10 +159,18 @@ def test_a_killed_worker_is_replaced_and_clients_with_retries_do_not_notice(team
     victim = team.workers()[1]
     before = answered(team.scrape())
     with_sdk, bare = asyncio.run(ask_while_a_worker_dies(team, victim))
-    assert set(with_sdk) == {"answered"}, with_sdk
-    for counted in bare:
-        assert set(counted) <= {"answered", "UNAVAILABLE"}
-        assert counted["UNAVAILABLE"] <= 1  # what was in flight, and nothing after it
+    assert {outcome for outcomes in with_sdk for outcome in outcomes} == {"answered"}
+    failed = 0
+    for outcomes in bare:
+        kinds = [(kind, len(list(calls))) for kind, calls in groupby(outcomes)]
+        if kinds == [("answered", len(outcomes))]:
+            continue
+        # What was in flight, and nothing that went by a new connection. gRPC may send one more call by the
+        # dead one before it notices.
+        assert [kind for kind, _ in kinds] == ["answered", "UNAVAILABLE", "answered"], kinds
+        assert kinds[1][1] <= 2
+        failed += kinds[1][1]
+    assert failed > 0
     ended = team.wait_for("worker ended", worker=1)
     assert (ended["pid"], ended["how"], ended["restart_in_seconds"]) == (victim, "killed by SIGKILL", 0)
 
@@ -167,7 +179,7 @@ def test_a_killed_worker_is_replaced_and_clients_with_retries_do_not_notice(team
     assert successor != victim
     assert found["dropserve_worker_restarts_total"] == 1
     # What the dead one counted in its last quarter of a second is gone, what it counted before is not.
-    since = with_sdk["answered"] + sum(counted["answered"] for counted in bare)
+    since = sum(outcomes.count("answered") for outcomes in (*with_sdk, *bare))
     assert before < answered(found) <= before + since + 4 * CONNECTIONS
     assert found['dropserve_model_load_failures_total{model="damaged"}'] == 3
 

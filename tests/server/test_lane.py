@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -302,12 +303,36 @@ def test_a_job_cancelled_in_the_queue_is_not_computed_and_harms_nobody() -> None
     run(scenario)
 
 
+def test_a_job_that_is_forgotten_in_the_queue_makes_room_at_once() -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        served = await known(lane, model, None)
+        holding = await held(lane, model, served)
+        left = job(served, np.ones((9, 3), np.float32))
+        features = weakref.ref(left.features)
+        lane.submit(left)
+        assert lane.rows == 10
+        left.outcome.cancel()
+        lane.forget(left)
+        lane.forget(left)
+        assert lane.rows == 1
+        assert features() is None
+        another = job(served, 9)
+        lane.submit(another)
+        model.gate.set()
+        await check(holding, another)
+        assert computed(model) == [1, 9]
+
+    run(scenario, max_rows=10)
+
+
 def test_a_job_cancelled_while_computed_gives_its_rows_back_then() -> None:
     async def scenario(lane: Lane) -> None:
         model = FakeModel()
         served = serve(model)
         holding = await held(lane, model, served, rows=10)
         holding.outcome.cancel()
+        lane.forget(holding)
         assert lane.rows == 10
         model.gate.set()
         while lane.rows:

@@ -201,6 +201,7 @@ def test_cancelled_and_expired_requests_are_dropped_before_they_are_computed() -
         await asyncio.to_thread(bench.model.entered.acquire)
         cancelled.cancel()
         await asyncio.wait([cancelled])
+        assert bench.deterministic.rows == 1 + 3 + 4
         await asyncio.sleep(0.06)
         bench.model.gate.set()
         await asyncio.gather(first, last)

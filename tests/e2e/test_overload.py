@@ -1,0 +1,111 @@
+"""Far more work than there is capacity: who can't be answered in time is told so at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import grpc
+import grpc.aio
+import pytest
+
+from dropserve.v1.prediction_pb2 import MonteCarlo, PredictResponse
+from dropserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from support.example_repository import rows_for
+from support.prediction_client import Refusal, array_of, refusal_of, request
+from support.server_process import TIMEOUT, ServerProcess, server_process
+
+QUEUE_ROWS, QUEUE_SECONDS = 3000, 0.3
+QUESTION = request("classes", rows_for("classes", 60), MonteCarlo(passes=1000, seed=1))
+QUICK = request("targets", rows_for("targets", 3))
+FLOOD_SECONDS = 4.0
+AT_ONCE = 200  # some four times what the queue holds
+
+
+@dataclass
+class Flood:
+    """What became of the requests: the seconds that each took, by its end."""
+
+    known: PredictResponse
+    answered: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    quick: list[float] = field(default_factory=list)
+    queued: list[float] = field(default_factory=list)
+
+
+async def flood(server: ServerProcess) -> Flood:
+    """Ask for more than there is capacity, and meanwhile deterministically."""
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        stub = PredictionServiceStub(channel)
+        found = Flood(await stub.Predict(QUESTION, timeout=TIMEOUT))
+        point = await stub.Predict(QUICK, timeout=TIMEOUT)
+        end = time.monotonic() + FLOOD_SECONDS
+
+        async def caller() -> None:
+            while (started := time.monotonic()) < end:
+                try:
+                    answer = await stub.Predict(QUESTION, timeout=TIMEOUT)
+                    assert (answer.mean, answer.variance) == (found.known.mean, found.known.variance)
+                    found.answered.append(time.monotonic() - started)
+                except grpc.aio.AioRpcError as error:
+                    found.refusals.append(refusal_of(error))
+                    found.refused.append(time.monotonic() - started)
+                    await asyncio.sleep(0.1)  # callers are many, but none asks without a pause
+
+        async def deterministic() -> None:
+            while (started := time.monotonic()) < end:
+                answer = await stub.Predict(QUICK, timeout=TIMEOUT)
+                assert abs(array_of(answer.mean) - array_of(point.mean)).max() < 1e-5
+                found.quick.append(time.monotonic() - started)
+                await asyncio.sleep(0.01)
+
+        async def observer() -> None:
+            rows = 'dropserve_queue_rows{mode="monte_carlo",model="classes"}'
+            while time.monotonic() < end:
+                found.queued.append((await asyncio.to_thread(server.scrape))[rows])
+                await asyncio.sleep(0.1)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(caller())
+            group.create_task(deterministic())
+            group.create_task(observer())
+        assert (await stub.Predict(QUESTION, timeout=TIMEOUT)).mean == found.known.mean
+    return found
+
+
+@pytest.fixture
+def server(repository: Path) -> Iterator[ServerProcess]:
+    options = ["--max-rows", "100", "--queue-rows", str(QUEUE_ROWS), "--queue-seconds", str(QUEUE_SECONDS)]
+    with server_process(repository, *options, "--warm-up") as process:
+        yield process
+
+
+def test_overload_refuses_at_once_and_nothing_else_breaks(server: ServerProcess) -> None:
+    found = asyncio.run(flood(server))
+    assert len(found.answered) > 5
+    assert len(found.refusals) > len(found.answered)
+    for refusal in found.refusals:
+        assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refusal.retry_seconds is not None
+        assert 0 < refusal.retry_seconds < 10
+        assert "try again later" in refusal.message
+    # A refusal waits for nothing; what is answered has waited in the queue.
+    assert median(found.refused) < median(found.answered)
+    assert len(found.quick) > 20
+    assert median(found.quick) < median(found.answered)
+    assert 0 < max(found.queued) <= QUEUE_ROWS
+
+    scraped = server.scrape()
+    rejected = scraped['dropserve_rejected_total{model="classes",reason="queue_full"}']
+    assert rejected == len(found.refusals)
+    assert scraped["dropserve_inflight_requests"] == 0
+    assert scraped['dropserve_queue_rows{mode="monte_carlo",model="classes"}'] == 0
+    assert not any("trace" in line for line in server.log)
+    assert server.stop() == 0
+    assert server.other_lines == []
