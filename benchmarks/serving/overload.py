@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -37,7 +38,7 @@ _PATIENT, _HURRIED = 30.0, 2.0  # seconds that callers allow
 _ROWS = {"whole": 64, "in slices": 1024}  # how requests of so many rows are computed
 
 
-Ask: TypeAlias = Callable[[float], Awaitable[None]]
+Ask: TypeAlias = Callable[[float], Coroutine[Any, Any, None]]
 """Makes a call, and allows it so many seconds."""
 
 
@@ -104,7 +105,7 @@ class Load:
     async def _round(self, seconds: float, load: Callable[[Ask, float], Awaitable[None]]) -> Round:
         options = [("grpc.use_local_subchannel_pool", 1)]
         channels = [grpc.aio.insecure_channel(self._address, options=options) for _ in range(_CONNECTIONS)]
-        calls = [channel.unary_unary(PREDICT) for channel in channels]
+        calls: list[Any] = [channel.unary_unary(PREDICT) for channel in channels]
         round_ = Round(seconds)
         end = time.monotonic() + seconds
         count = 0
@@ -150,18 +151,10 @@ def _measure(report: Report, how: str, rows: int, address: str, seconds: float, 
     """One size of requests; the smaller part of the peak that is left."""
     load, passes = _calibrated(address, rows)
     peak = load.peak(seconds).goodput
-    measured = interleave(
-        {
-            "peak": lambda: load.peak(seconds),
-            **{
-                f"{TIMES} times, allowing {timeout:g} s": lambda timeout=timeout: load.flood(
-                    seconds, TIMES * peak, timeout
-                )
-                for timeout in (_PATIENT, _HURRIED)
-            },
-        },
-        rounds,
-    )
+    cases: dict[str, Callable[[], Round]] = {"peak": lambda: load.peak(seconds)}
+    for timeout in (_PATIENT, _HURRIED):
+        cases[f"{TIMES} times, allowing {timeout:g} s"] = partial(load.flood, seconds, TIMES * peak, timeout)
+    measured = interleave(cases, rounds)
     case = f"{SMALL.name}, {rows} rows, {passes} passes ({how}): "
     best = slowest = None
     kept = []

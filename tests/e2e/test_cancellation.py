@@ -103,7 +103,7 @@ class Storm:
             question.CopyFrom(QUESTIONS[int(number)])
             question.request_id = number
         count = 0
-        async for answer in stub.PredictStream(questions, timeout=TIMEOUT):
+        async for answer in stub.PredictStream(iter(questions), timeout=TIMEOUT):
             self._check(int(answer.request_id), answer)
             count += 1
         assert count == len(questions)

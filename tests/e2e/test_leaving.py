@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import grpc.aio
 import pytest
 
 from dropserve.v1.prediction_pb2_grpc import PredictionServiceStub
-from dropserve_client import AsyncClient
+from dropserve_client import AsyncClient, Client
 from support.example_repository import rows_for
 from support.prediction_client import request
 from support.server_process import TIMEOUT, ServerProcess, server_process
@@ -60,6 +63,32 @@ async def with_the_sdk(target: str, leaving: ServerProcess) -> Counter[str]:
             await client.close()
 
 
+async def with_the_sdks_threads(target: str, leaving: ServerProcess) -> Counter[str]:
+    with ExitStack() as stack, ThreadPoolExecutor(CALLERS) as threads:
+        clients = [stack.enter_context(Client(target, channel_options=OWN_CONNECTION)) for _ in range(4)]
+        loop = asyncio.get_running_loop()
+
+        def asking(client: Client) -> Callable[[], Awaitable[object]]:
+            return lambda: loop.run_in_executor(threads, client.predict, "targets", ROWS)
+
+        return await stop_under_load(leaving, [asking(client) for client in clients])
+
+
+async def with_the_sdks_many_batches(target: str, leaving: ServerProcess) -> Counter[str]:
+    """Each call is of four batches, all of them under way at the same time."""
+    clients = [AsyncClient(target, channel_options=OWN_CONNECTION) for _ in range(4)]
+
+    async def ask(client: AsyncClient) -> None:
+        answers = [answer async for answer in client.predict_many("targets", [ROWS] * 4)]
+        assert len(answers) == 4
+
+    try:
+        return await stop_under_load(leaving, [partial(ask, client) for client in clients])
+    finally:
+        for client in clients:
+            await client.close()
+
+
 async def without_retries(target: str, leaving: ServerProcess) -> Counter[str]:
     options = [*OWN_CONNECTION, ("grpc.enable_retries", 0)]
     channels = [grpc.aio.insecure_channel(target, options=options) for _ in range(4)]
@@ -74,11 +103,22 @@ async def without_retries(target: str, leaving: ServerProcess) -> Counter[str]:
             await channel.close()
 
 
-@pytest.mark.parametrize("load", [with_the_sdk, without_retries])
-def test_no_call_fails_where_another_server_is(load: Any, repository: Path, server: ServerProcess) -> None:
-    with server_process(repository) as leaving:
+@pytest.mark.parametrize(
+    ("load", "workers"),
+    [
+        (with_the_sdk, 1),
+        (with_the_sdk, 2),
+        (with_the_sdks_threads, 1),
+        (with_the_sdks_many_batches, 1),
+        (without_retries, 1),
+    ],
+)
+def test_no_call_fails_where_another_server_is(
+    load: Any, workers: int, repository: Path, server: ServerProcess
+) -> None:
+    with server_process(repository, *(["--workers", str(workers)] if workers > 1 else [])) as leaving:
         target = f"ipv4:{leaving.address},{server.address}"
         counted = asyncio.run(load(target, leaving))
     assert set(counted) == {"answered", "before"}, counted
-    assert leaving.log[-1]["event"] == "stopped"
-    assert leaving.log[-1]["cut_off"] == 0
+    ends = [line for line in leaving.log if line["event"] == "stopped"]
+    assert [line["cut_off"] for line in ends] == [0] * workers

@@ -21,7 +21,9 @@ from dropserve.v1 import model_pb2, prediction_pb2
 from dropserve.v1.administration_pb2_grpc import ModelServiceStub
 from dropserve.v1.prediction_pb2 import MonteCarlo
 from dropserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from dropserve_models import load
 from dropserve_models.manifest import Manifest, sha256_of
+from dropserve_models.prediction import MonteCarloOptions
 from dropserve_models.publishing import publish as publish_next
 from support.onnx_models import Mlp, mlp, publish
 from support.prediction_client import Asker, array_of, refusal_of, request
@@ -29,10 +31,20 @@ from support.server_process import TIMEOUT, ServerProcess, server_process
 
 SIZES, RATES = [6, 32, 2], [0.1, 0.3]
 ROWS = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
+LARGE = np.random.default_rng(1).standard_normal((300, 6)).astype(np.float32)
+QUESTIONS = {  # computed on the event loop, by a worker, and cut into slices
+    "plain": request("net", ROWS),
+    "with error bars": request("net", ROWS, MonteCarlo(passes=20, seed=1)),
+    "large": request("net", LARGE, MonteCarlo(passes=500, seed=2)),
+}
 QUICK = ("--poll-seconds", "0.05")
 REPLACEMENTS = 100
 CLIENTS = 6
 GROWTH = 1.2  # of resident memory, over the second half of the replacements
+
+
+Means = dict[str, dict[str, list[np.ndarray]]]
+"""What the clients were told: by kind of question and version, every mean."""
 
 
 def network(version: int) -> Mlp:
@@ -58,6 +70,17 @@ def publish_version(repository: Path, version: int, name: str = "net") -> Path:
     folder = publish_next(repository, name, data, manifest)
     assert folder.name == str(version)
     return folder
+
+
+def learn(folder: Path, known: Means) -> None:
+    """Note what a version says to every question."""
+    model = load(folder, device="cpu", threads=1)
+    for kind, question in QUESTIONS.items():
+        options = None
+        if question.HasField("monte_carlo"):
+            asked = question.monte_carlo
+            options = MonteCarloOptions(passes=asked.passes, seed=asked.seed)
+        known.setdefault(kind, {})[folder.name] = [model.run(array_of(question.inputs), options).mean]
 
 
 def until_version(ask: Asker, version: int) -> None:
@@ -129,32 +152,41 @@ def test_what_is_published_is_served_and_what_is_broken_is_not(
     assert server.other_lines == []
 
 
-async def questions(server: ServerProcess, done: asyncio.Event, client: int) -> tuple[int, set[str]]:
-    """Ask until it is `done`: how many were answered, by which versions, each checked to be whole."""
-    known = {str(version): expected(version) for version in range(1, REPLACEMENTS + 2)}
+async def questions(server: ServerProcess, done: asyncio.Event, client: int, told: Means) -> int:
+    """Ask the same until it is `done`; how often that was answered."""
     options = [("grpc.use_local_subchannel_pool", 1)]
-    monte_carlo = MonteCarlo(passes=20, seed=1) if client % 3 == 0 else None
-    count, versions = 0, set()
+    kind = list(QUESTIONS)[client % len(QUESTIONS)]
+    means = told.setdefault(kind, {})
+    count = 0
     async with grpc.aio.insecure_channel(server.address, options=options) as channel:
         stub = PredictionServiceStub(channel)
         while not done.is_set():
-            answer = await stub.Predict(request("net", ROWS, monte_carlo), timeout=TIMEOUT)
-            if monte_carlo is None:
-                mean = array_of(answer.mean)
-                np.testing.assert_allclose(mean, known[answer.version], rtol=1e-4, atol=1e-5)
+            answer = await stub.Predict(QUESTIONS[kind], timeout=TIMEOUT)
+            means.setdefault(answer.version, []).append(array_of(answer.mean))
             count += 1
-            versions.add(answer.version)
-    return count, versions
+    return count
 
 
-async def replacements(server: ServerProcess, repository: Path, done: asyncio.Event) -> list[int]:
-    """Publish version after version; the server's resident bytes after each."""
+def check_that_each_is_wholly_from_one_version(told: Means, known: Means) -> None:
+    """Each answer is its version's own: computed here from the same file."""
+    for kind, versions in told.items():
+        for version, means in versions.items():
+            (mean,) = known[kind][version]
+            for each in means:
+                np.testing.assert_allclose(each, mean, rtol=1e-4, atol=1e-5)
+    assert set(told) == set(QUESTIONS)
+
+
+async def replacements(
+    server: ServerProcess, repository: Path, done: asyncio.Event, known: Means
+) -> list[int]:
+    """Publish version after version, and note what it says; the server's resident bytes after each."""
     memory = []
     port = server.wait_for("listening")["admin_port"]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = ModelServiceStub(channel)
         for version in range(2, REPLACEMENTS + 2):
-            publish_version(repository, version)
+            learn(publish_version(repository, version), known)
             answer = await stub.LoadModel(admin_pb2.LoadModelRequest(name="net"), timeout=TIMEOUT)
             (default,) = (status for status in answer.versions if status.is_default)
             assert default.version == str(version)
@@ -166,21 +198,26 @@ async def replacements(server: ServerProcess, repository: Path, done: asyncio.Ev
 
 def test_a_version_replaced_100_times_under_load(repository: Path) -> None:
     with server_process(repository, "--admin-port", "0", "--poll-seconds", "0") as server:
+        told: Means = {}
+        known: Means = {}
+        learn(repository / "net" / "1", known)
 
-        async def life() -> tuple[list[int], list[tuple[int, set[str]]]]:
+        async def life() -> tuple[list[int], int]:
             done = asyncio.Event()
-            clients = [asyncio.ensure_future(questions(server, done, client)) for client in range(CLIENTS)]
-            memory = await replacements(server, repository, done)
-            return memory, await asyncio.gather(*clients)
+            clients = [
+                asyncio.ensure_future(questions(server, done, client, told)) for client in range(CLIENTS)
+            ]
+            memory = await replacements(server, repository, done, known)
+            return memory, sum(await asyncio.gather(*clients))
 
-        memory, clients = asyncio.run(life())
+        memory, answered = asyncio.run(life())
         assert {event["event"] for event in server.log} & {"request failed", "model failed to load"} == set()
         loaded = {s for s in server.scrape() if s.startswith("dropserve_model_info")}
         assert len(loaded) == 1
         assert server.stop() == 0
-    answered = sum(count for count, _ in clients)
+    check_that_each_is_wholly_from_one_version(told, known)
     assert answered > REPLACEMENTS
-    assert len(set.union(*(versions for _, versions in clients))) > REPLACEMENTS // 4
+    assert len(set().union(*told.values())) > REPLACEMENTS // 4
     assert memory[-1] < GROWTH * memory[REPLACEMENTS // 2], "versions that are gone still take memory"
 
 

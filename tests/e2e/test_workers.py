@@ -114,7 +114,8 @@ async def ask_while_a_worker_dies(
     once = [*OWN_CONNECTION, ("grpc.enable_retries", 0)]
     channels = [grpc.aio.insecure_channel(team.address, options=once) for _ in range(CONNECTIONS)]
     stubs = [PredictionServiceStub(channel) for channel in channels]
-    with_sdk, bare = ([[] for _ in range(2 * CONNECTIONS)] for _ in range(2))
+    with_sdk: list[list[str]] = [[] for _ in range(2 * CONNECTIONS)]
+    bare: list[list[str]] = [[] for _ in range(2 * CONNECTIONS)]
     enough = asyncio.Event()
     question = request("targets", ROWS)
 
