@@ -23,6 +23,7 @@ _OPTIONS = (
     ("task", "TASK", "auto, regression, binary or multiclass (default: auto, told from the target)"),
     ("hidden", "N[,N...]", "units of each hidden layer, or none (default: 100,100)"),
     ("activation", "NAME", "relu, leaky_relu, tanh, gelu or silu (default: relu)"),
+    ("norm", "NAME", "of the hidden layers: none, batch or layer (default: none)"),
     ("input-drop", "P", "drop rate on the input, in [0, 1) (default: 0)"),
     ("hidden-drop", "P[,P...]", "drop rate on each hidden layer, or one for all (default: 0.1)"),
     ("max-norm", "C", "largest norm of a hidden unit's incoming weights (default: no limit)"),
@@ -45,6 +46,10 @@ _OPTIONS = (
     ),
     ("validation", "F", "fraction of the rows held out; 0 to learn from all of them (default: 0.2)"),
     ("seed", "N", "the same seed gives the same weights (default: 0)"),
+)
+_FLAGS = (
+    ("residual", "hidden layers as wide as the one before add its values to their own"),
+    ("nesterov", "Nesterov momentum, of sgd"),
 )
 
 
@@ -100,9 +105,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     for name, metavar, text in _OPTIONS:
         # Values are kept as text: the configuration checks flags and files alike, in one line each.
         options.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar=metavar, help=text)
-    options.add_argument(
-        "--nesterov", action="store_true", default=argparse.SUPPRESS, help="Nesterov momentum, of sgd"
-    )
+    for name, text in _FLAGS:
+        options.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=text)
     parser.set_defaults(run=run, extra="train")
 
 
@@ -160,7 +164,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
-    names = [name.replace("-", "_") for name, _, _ in _OPTIONS] + ["nesterov"]
+    names = [name.replace("-", "_") for name, *_ in (*_OPTIONS, *_FLAGS)]
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 

@@ -72,7 +72,7 @@ def test_a_cross_validation_is_a_table(
 
 
 def test_the_options_are_those_of_the_configuration() -> None:
-    names = {name.replace("-", "_") for name, _, _ in cli._OPTIONS} | {"nesterov"}
+    names = {name.replace("-", "_") for name, *_ in (*cli._OPTIONS, *cli._FLAGS)}
     assert names == set(TrainingConfig.model_fields)
 
 
@@ -97,12 +97,12 @@ def test_flags_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path.write_text("hidden = [7, 7]\nhidden_drop = 0.4\nepochs = 9\noptimizer = 'sgd'\n")
     status = run(
         "--data", "sklearn:iris", "--name", "m", "--repository", str(tmp_path), "--config", str(path),
-        "--epochs", "3", "--hidden-drop", "0.1,0.2", "--nesterov",
+        "--epochs", "3", "--hidden-drop", "0.1,0.2", "--nesterov", "--residual",
     )  # fmt: skip
     assert status == 130
     (config,) = seen
     assert (config.hidden, config.hidden_drop, config.epochs) == ((7, 7), (0.1, 0.2), 3)
-    assert (config.optimizer, config.nesterov) == ("sgd", True)
+    assert (config.optimizer, config.nesterov, config.residual) == ("sgd", True, True)
 
 
 def test_several_targets_are_repeated_or_separated_by_commas() -> None:

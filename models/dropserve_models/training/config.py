@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,7 @@ from dropserve_models.errors import ConfigError
 
 Activation = Literal["relu", "leaky_relu", "tanh", "gelu", "silu"]
 Optimizer = Literal["adamw", "adam", "sgd"]
+Norm = Literal["none", "batch", "layer"]
 Schedule = Literal["onecycle", "cosine", "exponential", "step", "plateau", "constant"]
 
 LARGEST_WIDTH = 2**16
@@ -76,6 +78,11 @@ class TrainingConfig(BaseModel):
     """Units of each hidden layer; none for a linear model."""
     activation: Activation = "relu"
     """After each hidden layer."""
+    norm: Norm = "none"
+    """Of each hidden layer, before its activation: batch norm (Ioffe & Szegedy 2015) or layer norm (Ba et al.
+    2016)."""
+    residual: bool = False
+    """Whether a hidden layer as wide as the one before adds that one's values to its own (He et al. 2016)."""
     input_drop: DropRate = 0.0
     """Probability of zeroing an input feature (after standardisation)."""
     hidden_drop: Annotated[tuple[DropRate, ...], BeforeValidator(_split)] = (0.1,)
@@ -125,6 +132,11 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 f"hidden_drop has {len(self.hidden_drop)} rates for {len(self.hidden)} hidden layers: "
                 "give one for each, or one for all"
+            )
+        if self.residual and not any(one == other for one, other in pairwise(self.hidden)):
+            raise ValueError(
+                "residual connects hidden layers of the same width, one after the other; "
+                f"hidden is {','.join(map(str, self.hidden)) or 'none'}"
             )
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0.0):
             raise ValueError("nesterov needs optimizer sgd with a momentum above 0")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -16,6 +17,8 @@ from dropserve_models.inference.deterministic import Session
 from dropserve_models.training.activations import LEAKY_SLOPE
 from dropserve_models.training.config import Activation
 from dropserve_models.training.losses import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
+from dropserve_models.training.network import Network
+from dropserve_models.training.normalisation import EPSILON, BatchNorm, LayerNorm
 from dropserve_models.training.pipeline import Pipeline
 from dropserve_models.training.standardise import Scaling
 from dropserve_models.training.table import Floats
@@ -39,14 +42,20 @@ def export(pipeline: Pipeline) -> bytes:
     graph = _Graph()
     x = graph.scale("standardise", "features", pipeline.feature_scaling)
     network = pipeline.network
-    for index, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+    for index in range(len(network.weights)):
         source = f"hidden_{index}" if index else "input"
-        x = graph.dropout(source, x, pipeline.drop_rates[index])
         last = index == len(network.weights) - 1
         layer = "output" if last else f"hidden_{index + 1}"
-        x = graph.linear(layer, x, weight[0].T.contiguous().numpy(), bias[0, 0].numpy())
-        if not last:
-            x = graph.activation(layer, x, network.activation)
+        before = x
+        x = graph.dropout(source, x, pipeline.drop_rates[index])
+        x = graph.linear(layer, x, *_linear(network, index))
+        if last:
+            break
+        if network.norms and isinstance(norm := network.norms[index], LayerNorm):
+            x = graph.layer_norm(layer, x, norm)
+        x = graph.activation(layer, x, network.activation)
+        if network.skips[index]:
+            x = graph.node(f"{layer}/skip", "Add", [x, before])
     outputs = _head(graph, x, pipeline)
 
     width = len(pipeline.output_names)
@@ -110,6 +119,18 @@ def relative_difference(found: NDArray[Any], reference: NDArray[Any]) -> float:
     return float(np.max(difference / np.where(scale > 0, scale, 1.0), initial=0.0))
 
 
+def _linear(network: Network, index: int) -> tuple[Floats, Floats]:
+    """Weights [in, out] and biases [out] of a layer; batch norm, affine in eval mode, is folded into them."""
+    weight, bias = network.weights[index][0].double(), network.biases[index][0, 0].double()
+    if index < len(network.norms) and isinstance(norm := network.norms[index], BatchNorm):
+        scale, shift, mean, variance = (
+            leaf[0, 0].double() for leaf in (norm.scale, norm.shift, norm.mean, norm.variance)
+        )
+        factor = scale * torch.rsqrt(variance + EPSILON)
+        weight, bias = weight * factor[:, None], (bias - mean) * factor + shift
+    return weight.float().T.contiguous().numpy(), bias.float().numpy()
+
+
 def _head(graph: _Graph, x: str, pipeline: Pipeline) -> list[str]:
     scaling = pipeline.target_scaling
     if scaling is None:
@@ -166,6 +187,13 @@ class _Graph:
     def linear(self, part: str, x: str, weight: Floats, bias: Floats) -> str:
         constants = [self.constant(f"{part}/weight", weight), self.constant(f"{part}/bias", bias)]
         return self.node(part, "Gemm", [x, *constants])
+
+    def layer_norm(self, part: str, x: str, norm: LayerNorm) -> str:
+        constants = [
+            self.constant(f"{part}/{name}", leaf[0, 0].numpy())
+            for name, leaf in (("norm_scale", norm.scale), ("norm_shift", norm.shift))
+        ]
+        return self.node(part, "LayerNormalization", [x, *constants], axis=-1, epsilon=EPSILON)
 
     def dropout(self, part: str, x: str, rate: float) -> str:
         if rate == 0.0:

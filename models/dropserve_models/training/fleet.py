@@ -103,7 +103,14 @@ class Fleet:
         self._x, self._y = examples.x.to(device), examples.y.to(device)
         config = members[0].config
         sizes = (examples.x.shape[1], *config.hidden, objective.outputs)
-        self.network = Network(sizes, config.activation, len(members), device=device)
+        self.network = Network(
+            sizes,
+            config.activation,
+            len(members),
+            device=device,
+            norm=config.norm,
+            residual=config.residual,
+        )
         seeds = [derive(member.seed, 3) for member in members]
         self.network.initialise([np.random.default_rng(init) for init, _, _ in seeds])
         self._batches = Batches(
@@ -174,10 +181,11 @@ class Fleet:
         x = self._x.index_select(0, batch.rows).view(members, -1, self._x.shape[1])
         y = self._y.index_select(0, batch.rows).view(members, -1, *self._y.shape[1:])
         weights, share = _parts(self._weigh(y, batch.weights))
-        tape = Tape()
+        tape = Tape(batch.weights)
         outputs = self.network.forward(x, self._masks.draw(x.shape[1]), tape)
         gradient, loss = self.objective.gradient(outputs, y, weights, self._smoothing)
         self._optimiser.step(self.network.backward(tape, gradient), rates)
+        self.network.track(tape)
         if self._max_norms is not None:
             self.network.limit_norms(self._max_norms)
         return loss, float(x.shape[1]) if share is None else share

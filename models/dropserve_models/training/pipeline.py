@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from dropserve_models.prediction import Task
 from dropserve_models.training.losses import GaussianNoise, Objective
@@ -58,7 +59,10 @@ class Pipeline:
             where the model predicts noise, ``noise_variance`` [rows, targets] in their squares.
         """
         x = torch.from_numpy(self.feature_scaling.apply(features)).unsqueeze(0)
-        outputs = self.network.evaluate(x)[0]
+        return self.answers(self.network.evaluate(x)[0])
+
+    def answers(self, outputs: Tensor) -> dict[str, Floats]:
+        """Answers, as `predict` has them, from the network's outputs [rows, outputs]."""
         if self.target_scaling is None:
             return {"probabilities": outputs.softmax(dim=1).numpy()}
         mean, std = (torch.from_numpy(a) for a in (self.target_scaling.mean, self.target_scaling.std))

@@ -65,6 +65,7 @@ def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
         {},
         {"optimizer": "sgd", "learning_rate": 0.05, "schedule": "plateau", "decay_epochs": 1},
         {"optimizer": "adam", "validation": 0.0, "schedule": "cosine"},
+        {"norm": "batch", "hidden": (10, 10), "residual": True},
     ],
 )
 @pytest.mark.parametrize("stop_after", [1, 5])

@@ -35,6 +35,13 @@ def test_one_rate_is_for_all_hidden_layers() -> None:
     )
 
 
+def test_residual_connections_need_layers_to_connect() -> None:
+    assert TrainingConfig.from_mapping({"residual": "true", "hidden": "9,5,5"}).residual
+    message = "residual connects hidden layers of the same width, one after the other; hidden is "
+    assert refused(residual=True, hidden="9,5,9") == message + "9,5,9"
+    assert refused(residual=True, hidden="none") == message + "none"
+
+
 @pytest.mark.parametrize("hidden", ["none", "", []])
 def test_a_linear_model_has_no_hidden_layers(hidden: object) -> None:
     config = TrainingConfig.from_mapping({"hidden": hidden, "input_drop": 0.25})

@@ -53,9 +53,20 @@ def trained(*members: Member, device: str = "cpu", **options: Any) -> Trained:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("schedule", ["onecycle", "plateau"])
-def test_a_member_learns_what_it_would_learn_alone(device: str, optimizer: str, schedule: str) -> None:
-    common: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule, "decay_epochs": 1}
+@pytest.mark.parametrize(
+    "shared",
+    [
+        {"schedule": "onecycle"},
+        {"schedule": "plateau"},
+        {"norm": "batch", "hidden": (10, 10), "residual": True},
+        {"norm": "layer", "hidden": (10, 10), "residual": True},
+    ],
+    ids=str,
+)
+def test_a_member_learns_what_it_would_learn_alone(
+    device: str, optimizer: str, shared: dict[str, Any]
+) -> None:
+    common: dict[str, Any] = {"optimizer": optimizer, "decay_epochs": 1} | shared
     members = [member(seed, **(common | options)) for seed, options in enumerate(OPTIONS)]
     together = trained(*members, device=device)
     for number, one in enumerate(members):
@@ -77,10 +88,11 @@ def test_members_differ_where_their_seeds_or_options_do() -> None:
     assert not torch.equal(parameters[0], parameters[3])
 
 
-def test_members_of_unequal_rows_learn_from_their_own_alone() -> None:
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_members_of_unequal_rows_learn_from_their_own_alone(norm: str) -> None:
     data = examples()
     spoilt = Examples(data.x.clone(), data.y.clone())
-    members = [member(0), member(1, held_out=33), member(2, held_out=21)]
+    members = [member(0, norm=norm), member(1, held_out=33, norm=norm), member(2, held_out=21, norm=norm)]
     seen = np.concatenate([members[1].training, members[1].validation[:20]])
     others = np.setdiff1d(np.arange(ROWS), seen)
     spoilt.x[others] = 1e3

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dropserve_models.training.activations import ACTIVATIONS
-from dropserve_models.training.config import Activation
+from dropserve_models.training.config import Activation, Norm
 from dropserve_models.training.network import EVALUATION_ROWS, Network, Tape
 
 MODULES: dict[Activation, nn.Module] = {
@@ -58,10 +58,21 @@ def test_the_parameters_are_one_buffer() -> None:
     assert weights.tolist() == [1.0] * 12 + [0.0] * 3 + [1.0] * 6 + [0.0] * 2
 
 
+def test_scales_and_running_statistics_are_in_the_buffer_and_no_weights() -> None:
+    ours = Network((4, 3, 2), "relu", norm="batch")
+    ours.initialise([np.random.default_rng(0)])
+    assert ours.parameters[0, 15:27].tolist() == [1.0] * 3 + [0.0] * 6 + [1.0] * 3
+    assert ours.is_weight().tolist() == [1.0] * 12 + [0.0] * 15 + [1.0] * 6 + [0.0] * 2
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("norm", get_args(Norm))
 @pytest.mark.parametrize("activation", get_args(Activation))
-@pytest.mark.parametrize("sizes", [(5, 7, 6, 3), (4, 2)])
-def test_the_gradient_is_that_of_autograd(activation: Activation, sizes: tuple[int, ...]) -> None:
-    ours = Network(sizes, activation, 3, dtype=torch.float64)
+@pytest.mark.parametrize("sizes", [(5, 7, 7, 7, 6, 3), (4, 2)])
+def test_the_gradient_is_that_of_autograd(
+    activation: Activation, sizes: tuple[int, ...], norm: Norm, residual: bool
+) -> None:
+    ours = Network(sizes, activation, 3, dtype=torch.float64, norm=norm, residual=residual)
     random = torch.Generator().manual_seed(0)
     ours.parameters.normal_(generator=random)
     x = torch.randn(3, 11, sizes[0], generator=random, dtype=torch.float64)
@@ -71,13 +82,46 @@ def test_the_gradient_is_that_of_autograd(activation: Activation, sizes: tuple[i
     if len(masks) > 1:
         masks[-1] = None  # a layer without dropout
     weights = torch.randn(3, 11, sizes[-1], generator=random, dtype=torch.float64)
+    places = torch.ones(3, 11)
+    places[2, 8:] = 0.0
+    weights *= places.unsqueeze(2)
 
     leaf = ours.parameters.clone().requires_grad_()
-    (ours.holding(leaf).forward(x, masks) * weights).sum().backward()  # type: ignore[no-untyped-call]
-    tape = Tape()
+    expected = ours.holding(leaf).forward(x, masks, Tape(places))
+    (expected * weights).sum().backward()  # type: ignore[no-untyped-call]
+    tape = Tape(places)
     outputs = ours.forward(x, masks, tape)
-    torch.testing.assert_close(outputs, ours.forward(x, masks))
+    torch.testing.assert_close(outputs, expected.detach())
     torch.testing.assert_close(ours.backward(tape, weights), leaf.grad)
+    if norm != "batch":
+        torch.testing.assert_close(outputs, ours.forward(x, masks))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_the_order_within_a_hidden_layer(norm: Norm, residual: bool) -> None:
+    """Linear, normalisation, activation, and then what came in, before its dropout."""
+    ours = Network((4, 6, 6, 5, 2), "tanh", 2, norm=norm, residual=residual)
+    ours.initialise([np.random.default_rng(member) for member in range(2)])
+    assert ours.skips == [False, residual, False, False]
+    x = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([2.0, 0.0, 2.0, 0.0, 2.0, 0.0])
+    outputs = ours.forward(x, [None, mask, None, None], tape := Tape())
+    ours.track(tape)
+    for member in range(2):
+        values = x[member]
+        for index, (weight, bias) in enumerate(zip(ours.weights, ours.biases, strict=True)):
+            before, values = values, values * mask if index == 1 else values
+            values = values @ weight[member].T + bias[member]
+            if index == 3:
+                break
+            made = (
+                nn.BatchNorm1d(len(weight[member])) if norm == "batch" else nn.LayerNorm(len(weight[member]))
+            )
+            values = torch.tanh(made(values))
+            if index == 1 and residual:
+                values = values + before
+        torch.testing.assert_close(outputs[member], values.detach())
 
 
 def test_a_network_holding_others_parameters() -> None:
