@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dropserve_models.training.crossvalidate import CrossValidation
+    from dropserve_models.training.search.options import SearchOptions
     from dropserve_models.training.trainer import Outcome
 
 _PREFIX = "dropserve train:"
@@ -101,6 +102,24 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     run_options.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: auto)"
     )
+    search_options = parser.add_argument_group(
+        "search",
+        "Choose drop rates, weight decay, max-norm, learning rate, layers, epochs; options given are kept.",
+    )
+    search_options.add_argument(
+        "--search", type=float, metavar="SECONDS", help="search for as long, then train with what was found"
+    )
+    search_options.add_argument(
+        "--search-trials",
+        type=int,
+        metavar="N",
+        help="search among as many settings; without --search the same seed then finds the same ones",
+    )
+    search_options.add_argument(
+        "--search-metric",
+        metavar="NAME",
+        help="go by log_likelihood, rmse or accuracy, of Monte Carlo predictions (default: log_likelihood)",
+    )
     options = parser.add_argument_group("training options")
     for name, metavar, text in _OPTIONS:
         # Values are kept as text: the configuration checks flags and files alike, in one line each.
@@ -140,6 +159,9 @@ def _train(args: argparse.Namespace) -> int:
     try:
         options = read_toml(args.config) if args.config else {}
         options |= _given(args)
+        searching = _searching(args)
+        if searching is not None:
+            options.setdefault("validation", 0.0)
         job = Job(
             data=args.data,
             name=args.name,
@@ -151,6 +173,7 @@ def _train(args: argparse.Namespace) -> int:
             repeats=args.repeats,
             checkpoint=Path(args.checkpoint) if args.checkpoint else None,
             device=args.device,
+            search=searching,
         )
         outcome = train(job, terminal=sys.stderr, warn=warn)
     except (DataError, ConfigError, DeviceError, CheckpointError) as error:
@@ -166,6 +189,17 @@ def _train(args: argparse.Namespace) -> int:
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     names = [name.replace("-", "_") for name, *_ in (*_OPTIONS, *_FLAGS)]
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
+
+
+def _searching(args: argparse.Namespace) -> SearchOptions | None:
+    from dropserve_models.errors import ConfigError
+    from dropserve_models.training.search.options import SearchOptions
+
+    if args.search is None and args.search_trials is None:
+        if args.search_metric is not None:
+            raise ConfigError("--search-metric is for a search: give --search SECONDS or --search-trials N")
+        return None
+    return SearchOptions(args.search, args.search_trials, args.search_metric)
 
 
 def _targets(given: list[str]) -> tuple[str, ...]:
@@ -187,6 +221,10 @@ def _summary(args: argparse.Namespace, outcome: Outcome) -> str:
         f"published   {outcome.folder}",
         f"next        dropserve serve --repository {args.repository}",
     ]
+    if outcome.found is not None:
+        from dropserve_models.training.search.report import report
+
+        lines[2:2] = report(outcome.found)
     if outcome.cross_validation is not None:
         lines[2:2] = _cross_validation(outcome.cross_validation, outcome.cross_validation_seconds)
     return "\n".join(lines)

@@ -48,6 +48,26 @@ class CrossValidationRecord(_Record):
     """By metric."""
 
 
+class SearchRecord(_Record):
+    """How the settings were chosen, on folds of the rows the model then learned from."""
+
+    metric: str
+    folds: Annotated[int, Field(ge=1)]
+    repeats: Annotated[int, Field(ge=1)]
+    """Of the settings that were tried most thoroughly."""
+    trials: Annotated[int, Field(ge=1)]
+    stopped: str
+    """What ended the search: time, trials, or interrupted."""
+    chosen: FigureRecord
+    """The metric with the settings chosen, of Monte Carlo predictions on rows held out."""
+    without_dropout: FigureRecord
+    """The metric without dropout, likewise."""
+    gap: FigureRecord
+    """Without dropout: the metric on the rows learned from, less that on rows held out."""
+    verdict: str
+    """Whether that overfits."""
+
+
 class TrainingRecord(_Record):
     """How a model came to be: enough to train it again and get the same weights."""
 
@@ -64,6 +84,8 @@ class TrainingRecord(_Record):
     """Every training option, as it was in effect."""
     cross_validation: CrossValidationRecord | None = None
     """Where one was asked for."""
+    search: SearchRecord | None = None
+    """Where the settings in `config` were searched for."""
 
 
 class Manifest(_Record):

@@ -233,3 +233,45 @@ def test_registering_loads_none_of_the_heavy_libraries() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
     assert result.stdout == "set()\n"
+
+
+def test_a_search_says_what_it_chose_and_why(
+    sonar_like: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = run(
+        "--data", str(sonar_like), "--no-header", "--target", "-1", "--name", "sonar", "--search-trials", "3",
+        "--search-metric", "accuracy", "--repository", str(tmp_path / "repository"), *FAST,
+    )  # fmt: skip
+    out, err = capsys.readouterr()
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[2].startswith("search: 4 settings, 5 folds")
+    assert lines[3].startswith("  without dropout  accuracy ")
+    assert lines[4].startswith("  chosen           accuracy ")
+    assert "--hidden-drop " in lines[5]
+    assert lines[6].startswith("  hidden drop      accuracy expected")
+    assert "no rows were held out" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--search", "0"], "a search can't take 0 seconds"),
+        (["--search-trials", "0"], "a search of 0 trials finds nothing"),
+        (["--search-metric", "accuracy"], "--search-metric is for a search"),
+        (["--search", "9", "--search-metric", "rmse"], "a search by 'rmse' can't be: binary is judged by"),
+        (["--search", "9", "--cv", "3"], "a search can't be combined with a cross-validation"),
+    ],
+)
+def test_a_search_that_can_not_be_is_one_line(
+    options: list[str], message: str, sonar_like: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = run(
+        "--data", str(sonar_like), "--no-header", "--target", "-1", "--name", "sonar",
+        "--repository", str(tmp_path / "repository"), *options, *FAST,
+    )  # fmt: skip
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert message in err
+    assert not (tmp_path / "repository").exists()

@@ -150,6 +150,16 @@ class TrainingConfig(BaseModel):
         hidden = self.hidden_drop * len(self.hidden) if len(self.hidden_drop) == 1 else self.hidden_drop
         return (self.input_drop, *hidden)
 
+    @property
+    def given(self) -> frozenset[str]:
+        """The options that it was made with, without defaults of the optimizer's."""
+        defaults = _DEFAULTS_OF.get(self.optimizer, {})
+        return frozenset(
+            name
+            for name in self.model_fields_set
+            if name not in defaults or getattr(self, name) != defaults[name]
+        )
+
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> Self:
         """Check options by name; text is read as the option's type.

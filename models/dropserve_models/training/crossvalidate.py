@@ -153,26 +153,35 @@ def cross_validate(
 
 
 def make_folds(
-    goal: Goal, folds: int, repeats: int, random: np.random.Generator
+    goal: Goal,
+    folds: int,
+    repeats: int,
+    random: np.random.Generator,
+    among: NDArray[np.intp] | None = None,
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Training and test rows of every fold, repeat by repeat; for classifiers, of each class alike.
+
+    Parameters
+    ----------
+    among : ndarray, optional
+        The rows to deal, ascending; all by default.
 
     Raises
     ------
     ConfigError
         There are fewer rows than folds.
     """
-    rows = len(goal.values)
-    if folds > rows:
-        raise ConfigError(f"{folds} folds are too many for {rows} rows: give at most one for each row")
+    among = np.arange(len(goal.values)) if among is None else among
+    if folds > len(among):
+        raise ConfigError(f"{folds} folds are too many for {len(among)} rows: give at most one for each row")
     parts = []
     for _ in range(repeats):
-        dealt = random.permutation(rows)
+        dealt = random.permutation(among)
         if goal.is_classification:
             dealt = dealt[np.argsort(goal.values[dealt], kind="stable")]
         for fold in range(folds):
             test = np.sort(dealt[fold::folds])
-            parts.append((np.setdiff1d(np.arange(rows), test), test))
+            parts.append((np.setdiff1d(among, test), test))
     return parts
 
 

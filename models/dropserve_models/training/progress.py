@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from statistics import fmean
-from typing import TextIO
+from typing import Self, TextIO
 
 from dropserve_models.training.fit import Epoch
 
@@ -14,11 +14,43 @@ _REFRESH_SECONDS = 0.1
 _CLEAR = "\r\x1b[K"
 
 
-class Progress:
-    """Shows epochs on a terminal once training has taken 2 seconds, means over a fleet; elsewhere nothing.
+class StatusLine:
+    """A line on a terminal that is written over, once the work has taken 2 seconds; elsewhere nothing.
 
     Use it as a context manager: the line is cleared at the end, however that comes.
     """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._shown = False
+        self._terminal = stream.isatty()
+        self._due = clock() + _QUIET_SECONDS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._stream.write(_CLEAR)
+            self._stream.flush()
+
+    @property
+    def due(self) -> bool:
+        """Whether anything would be shown now: ten times a second at most."""
+        return self._terminal and self._clock() >= self._due
+
+    def show(self, text: str) -> None:
+        """Show it in place of the last one, if it is due."""
+        if self.due:
+            self._due = self._clock() + _REFRESH_SECONDS
+            self._shown = True
+            self._stream.write(_CLEAR + text)
+            self._stream.flush()
+
+
+class Progress(StatusLine):
+    """Shows epochs, means over a fleet."""
 
     def __init__(
         self,
@@ -28,31 +60,15 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         title: str = "",
     ) -> None:
-        self._stream = stream
+        super().__init__(stream, clock)
         self._epochs = epochs
         self._metric = metric
         self._title = title
-        self._clock = clock
-        self._shown = False
-        self._terminal = stream.isatty()
-        self._due = clock() + _QUIET_SECONDS
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            self._stream.write(_CLEAR)
-            self._stream.flush()
 
     def __call__(self, epochs: Mapping[int, Epoch]) -> tuple[()]:
-        """Show an epoch, ten times a second at most; nobody has to leave."""
-        now = self._clock()
-        if self._terminal and now >= self._due and epochs:
-            self._due = now + _REFRESH_SECONDS
-            self._shown = True
-            self._stream.write(_CLEAR + self._line(list(epochs.values())))
-            self._stream.flush()
+        """Show an epoch; nobody has to leave."""
+        if self.due and epochs:
+            self.show(self._line(list(epochs.values())))
         return ()
 
     def _line(self, epochs: list[Epoch]) -> str:

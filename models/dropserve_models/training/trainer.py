@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
@@ -27,8 +27,12 @@ from dropserve_models.training.fit import Epoch, History
 from dropserve_models.training.metrics import metrics_of
 from dropserve_models.training.pipeline import Pipeline
 from dropserve_models.training.pipelines import Fit, fit_pipelines
-from dropserve_models.training.progress import Progress
+from dropserve_models.training.progress import Progress, StatusLine
 from dropserve_models.training.randomness import derive
+from dropserve_models.training.search.found import Found
+from dropserve_models.training.search.options import SearchOptions
+from dropserve_models.training.search.report import settings
+from dropserve_models.training.search.search import search
 from dropserve_models.training.sources import read_table
 from dropserve_models.training.split import Split, split_rows
 from dropserve_models.training.table import Table, listed
@@ -37,6 +41,7 @@ from dropserve_models.training.task import Goal, recognise
 LEARNING_CURVE_FILE = "learning_curve.png"
 METRICS_FILE = "metrics.json"
 CROSS_VALIDATION_FILE = "cross_validation.json"
+SEARCH_FILE = "search.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,9 @@ class Job:
         A folder to keep the state of the run in, and to go on from: a run that was killed continues to the
         same result when it is started again. Emptied when the model is published.
     device : {"auto", "cpu", "cuda"}
+    search : SearchOptions or None
+        Choose settings first, on folds of the rows that are then all learned from, for all epochs; those held
+        out for validation are not seen by it. Options that `config` was made with are kept.
     """
 
     data: str
@@ -76,6 +84,7 @@ class Job:
     repeats: int = 1
     checkpoint: Path | None = None
     device: Device = "auto"
+    search: SearchOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,8 @@ class Outcome:
         Spent in the training loop.
     cross_validation : CrossValidation or None
     cross_validation_seconds : float
+    found : Found or None
+        What the search came to.
     """
 
     folder: Path
@@ -103,6 +114,7 @@ class Outcome:
     seconds: float
     cross_validation: CrossValidation | None = None
     cross_validation_seconds: float = 0.0
+    found: Found | None = None
 
 
 def train(
@@ -133,9 +145,17 @@ def train(
     _check(job)
     table = read_table(job.data, job.targets, header=job.header)
     goal = recognise(table, job.config.task)
-    split_seed, fit_seed, folds_seed = derive(np.random.SeedSequence(job.config.seed), 3)
+    split_seed, fit_seed, folds_seed, search_seed = derive(np.random.SeedSequence(job.config.seed), 4)
     split = split_rows(goal, job.config.validation, np.random.default_rng(split_seed))
     checkpoints = _checkpoints(job, table, warn)
+
+    found, learned = None, split
+    if job.search is not None:
+        found = _search(job, job.search, table, goal, split, search_seed, terminal)
+        job = replace(job, config=found.config)
+        if found.stopped == "interrupted":
+            warn(f"search interrupted; now training with the best so far, {settings(found)}")
+        learned = Split(split.training, split.training[:0])  # every epoch, as the search had it
 
     cross_validation, cross_validation_seconds = None, 0.0
     if job.folds:
@@ -155,11 +175,16 @@ def train(
         cross_validation_seconds = time.monotonic() - started
 
     started = time.monotonic()
-    fit = Fit(split, job.config, fit_seed)
-    with _progress(job, goal, terminal) as progress:
-        (fitted,) = fit_pipelines(
-            table, goal, [fit], device=job.device, on_epoch=progress, checkpoints=checkpoints
-        )
+    fit = Fit(learned, job.config, fit_seed)
+    try:
+        with _progress(job, goal, terminal) as progress:
+            (fitted,) = fit_pipelines(
+                table, goal, [fit], device=job.device, on_epoch=progress, checkpoints=checkpoints
+            )
+    except KeyboardInterrupt:
+        if found is not None:
+            warn(f"the search had chosen {settings(found)}")
+        raise
     fitted.check_converged()
     pipeline, history = fitted.pipeline, fitted.history
     seconds = time.monotonic() - started
@@ -172,18 +197,29 @@ def train(
     model_bytes = export.export(pipeline)
     export.verify(model_bytes, pipeline, table.features[split.training])
     metrics = _metrics(model_bytes, table, goal, split)
-    manifest = _manifest(job, table, pipeline, metrics, cross_validation, sha256_of(model_bytes))
+    manifest = _manifest(job, table, pipeline, metrics, cross_validation, found, sha256_of(model_bytes))
     files = {
         LEARNING_CURVE_FILE: draw_learning_curve(history, title=job.name),
         METRICS_FILE: _metrics_json(goal, split, history, metrics),
     }
     if cross_validation is not None:
         files[CROSS_VALIDATION_FILE] = cross_validation.to_json()
+    if found is not None:
+        files[SEARCH_FILE] = found.to_json()
     folder = publishing.publish(job.repository, job.name, model_bytes, manifest, files)
     if checkpoints is not None:
         checkpoints.remove()
     return Outcome(
-        folder, goal, table, split, history, metrics, seconds, cross_validation, cross_validation_seconds
+        folder,
+        goal,
+        table,
+        split,
+        history,
+        metrics,
+        seconds,
+        cross_validation,
+        cross_validation_seconds,
+        found,
     )
 
 
@@ -194,10 +230,38 @@ def _check(job: Job) -> None:
         raise ConfigError(
             f"{job.repeats} repeats of a cross-validation: give at least 1, and the number of folds with it"
         )
+    if job.search is not None and (job.folds or job.checkpoint is not None):
+        raise ConfigError(
+            "a search can't be combined with "
+            + ("a cross-validation on the rows it chose by" if job.folds else "a checkpoint")
+            + ": search first, then give the settings it chose"
+        )
     try:
         publishing.check_publishable(job.repository, job.name)
     except ArtifactError as error:
         raise ConfigError(str(error)) from error
+
+
+def _search(
+    job: Job,
+    options: SearchOptions,
+    table: Table,
+    goal: Goal,
+    split: Split,
+    seed: np.random.SeedSequence,
+    terminal: TextIO | None,
+) -> Found:
+    with StatusLine(terminal or io.StringIO()) as line:
+        return search(
+            table,
+            goal,
+            job.config,
+            options,
+            seed,
+            rows=split.training,
+            device=job.device,
+            on_progress=lambda text: line.show(f"search: {text}"),
+        )
 
 
 def _checkpoints(job: Job, table: Table, warn: Callable[[str], None]) -> CheckpointFolder | None:
@@ -238,6 +302,7 @@ def _manifest(
     pipeline: Pipeline,
     metrics: dict[str, float],
     cross_validation: CrossValidation | None,
+    found: Found | None,
     sha256: str,
 ) -> Manifest:
     record = TrainingRecord(
@@ -248,6 +313,7 @@ def _manifest(
         metrics=metrics,
         config=job.config.model_dump(mode="json"),
         cross_validation=None if cross_validation is None else cross_validation.record(),
+        search=None if found is None else found.record(),
     )
     return Manifest(
         task=pipeline.task,

@@ -15,6 +15,9 @@ from dropserve_models.manifest import sha256_of
 from dropserve_models.training import export, trainer
 from dropserve_models.training.checkpoint import Checkpoint
 from dropserve_models.training.config import TrainingConfig
+from dropserve_models.training.search.contest import Contest
+from dropserve_models.training.search.options import SearchOptions
+from dropserve_models.training.search.search import search
 from dropserve_models.training.trainer import Job, train
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -269,3 +272,79 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ArtifactError, match="No space left on device"):
         train(job(tmp_path / "repository"))
     assert list(tmp_path.iterdir()) == []
+
+
+def searching(repository: Path, trials: int = 3, **options: Any) -> Job:
+    return replace(job(repository, validation=0.0, **options), search=SearchOptions(trials=trials))
+
+
+def test_a_search_is_told_of_in_the_artifact(tmp_path: Path) -> None:
+    outcome = train(searching(tmp_path))
+    found = outcome.found
+    assert found is not None
+    assert (outcome.folder / "search.json").read_bytes() == found.to_json()
+    manifest = artifact.open_artifact(outcome.folder).manifest
+    assert manifest is not None
+    assert manifest.training is not None
+    assert manifest.training.search == found.record()
+    assert manifest.training.config == found.config.model_dump(mode="json")
+    assert (found.config.hidden, found.config.epochs) == ((16,), 5)
+    assert len(outcome.history.epochs) == 5
+    assert outcome.metrics == {}
+
+
+def test_a_search_does_not_see_the_rows_held_out(tmp_path: Path) -> None:
+    first = train(replace(searching(tmp_path), config=job(tmp_path, validation=0.3).config))
+    assert first.found is not None
+    assert len(first.split.validation) == 45
+    assert first.metrics["accuracy"] > 0.0
+    assert [epoch.validation_loss for epoch in first.history.epochs] == [None] * 5
+    seen = search(
+        first.table,
+        first.goal,
+        job(tmp_path, validation=0.3).config,
+        SearchOptions(trials=3),
+        np.random.SeedSequence(0, spawn_key=(3,)),
+        rows=first.split.training,
+    )
+    assert seen.config.model_copy(update={"validation": 0.3}) == first.found.config
+
+
+@pytest.mark.parametrize("options", [{"folds": 3}, {"checkpoint": Path("checkpoint")}])
+def test_a_search_stands_alone(options: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a search can't be combined with"):
+        train(replace(searching(tmp_path), **options))
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_in_training_it_says_what_the_search_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "fit_pipelines", interrupted)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(searching(tmp_path), warn=said.append)
+    assert len(said) == 1
+    assert "the search had chosen --hidden 16" in said[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_search_is_trained_and_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race = Contest.race
+
+    def interrupted(self: Contest, *arguments: Any) -> None:
+        race(self, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Contest, "race", interrupted)
+    said: list[str] = []
+    outcome = train(searching(tmp_path, trials=8), warn=said.append)
+    assert outcome.found is not None
+    assert outcome.found.stopped == "interrupted"
+    assert outcome.folder.name == "1"
+    assert "search interrupted; now training with the best so far, --hidden 16" in said[0]

@@ -1,0 +1,141 @@
+"""How good fitted pipelines are with dropout on, many at once, on rows they have not learned from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dropserve_models.training.batches import Index, padded
+from dropserve_models.training.losses import GaussianNoise
+from dropserve_models.training.masks import MaskStream
+from dropserve_models.training.pipelines import Fitted
+from dropserve_models.training.randomness import derive
+from dropserve_models.training.table import Table
+from dropserve_models.training.task import Goal
+from dropserve_models.training.threads import limited_threads
+
+BLOCK_UNITS = 2**22
+"""Of one layer, of all members together, that a pass computes at once."""
+
+
+def monte_carlo_scores(
+    fitted: Sequence[Fitted],
+    rows: Sequence[Index],
+    table: Table,
+    goal: Goal,
+    passes: int,
+    seed: np.random.SeedSequence,
+) -> list[dict[str, float]]:
+    """Metrics of each pipeline's Monte Carlo predictions on rows of its own; all of one network shape.
+
+    For regression `rmse` of the mean over the passes and, where noise is predicted, `log_likelihood`: Gal's
+    (2016) predictive log-likelihood, the logarithm of the mean over the passes of the Gaussian density, in
+    the target's units and nats a row; both are means over the targets where there are several. For
+    classifiers `accuracy` and `log_likelihood` of the mean probabilities.
+
+    Parameters
+    ----------
+    rows : sequence of ndarray
+        For each pipeline, the numbers of the table's rows to be judged on.
+    passes : int
+        With independent masks; one is enough where nothing is dropped.
+    """
+    index, places = padded(rows)
+    weights = np.ones(index.shape, np.float32) if places is None else places
+    found = []
+    for block, child in _blocks(fitted, index, seed):
+        with limited_threads(fitted[0].pipeline.network.parameters.numel(), block.size):
+            found.append(_Sums(fitted, block).measure(table, goal, passes, child))
+    totals = {name: np.concatenate([one[name] for one in found], axis=1) for name in found[0]}
+    parts = weights / weights.sum(axis=1, keepdims=True)
+    means = {name: (values * parts).sum(axis=1) for name, values in totals.items()}
+    if "squared_error" in means:
+        means["rmse"] = np.sqrt(means.pop("squared_error"))
+    return [{name: float(values[member]) for name, values in means.items()} for member in range(len(fitted))]
+
+
+def _blocks(
+    fitted: Sequence[Fitted], index: Index, seed: np.random.SeedSequence
+) -> Iterator[tuple[Index, np.random.SeedSequence]]:
+    widest = max(fitted[0].pipeline.network.sizes)
+    width = max(1, BLOCK_UNITS // (len(fitted) * widest))
+    starts = range(0, index.shape[1], width)
+    for start, child in zip(starts, derive(seed, len(starts)), strict=True):
+        yield index[:, start : start + width], child
+
+
+class _Sums:
+    """Sums over the passes, for some rows of every member."""
+
+    def __init__(self, fitted: Sequence[Fitted], index: Index) -> None:
+        self._fitted = fitted
+        self._index = index
+        self._network = fitted[0].pipeline.network.holding(
+            torch.cat([one.pipeline.network.parameters for one in fitted])
+        )
+
+    def measure(
+        self, table: Table, goal: Goal, passes: int, seed: np.random.SeedSequence
+    ) -> dict[str, NDArray[np.float64]]:
+        """Terms of each metric's mean, [members, rows]."""
+        with torch.inference_mode():
+            outputs = self._passes(table, passes, seed)
+            if goal.is_classification:
+                return self._classes(outputs, torch.from_numpy(goal.values[self._index].astype(np.int64)))
+            return self._numbers(outputs, goal.values[self._index].astype(np.float64))
+
+    def _passes(self, table: Table, passes: int, seed: np.random.SeedSequence) -> Iterator[Tensor]:
+        """Outputs of each pass, [members, rows, outputs]."""
+        x = torch.from_numpy(
+            np.stack(
+                [
+                    one.pipeline.feature_scaling.apply(table.features[rows])
+                    for one, rows in zip(self._fitted, self._index, strict=True)
+                ]
+            )
+        )
+        rates = [one.pipeline.drop_rates for one in self._fitted]
+        masks = MaskStream(rates, self._network.sizes[:-1], derive(seed, len(rates)))
+        drops = any(rate > 0.0 for row in rates for rate in row)
+        for _ in range(passes if drops else 1):
+            yield self._network.forward(x, masks.draw(x.shape[1]))
+
+    def _classes(self, outputs: Iterator[Tensor], classes: Tensor) -> dict[str, NDArray[np.float64]]:
+        total, count = torch.zeros(()), 0
+        for count, logits in enumerate(outputs, 1):  # noqa: B007 - the number of passes is needed after
+            total = total + logits.softmax(dim=2)
+        mean = total / count
+        right = mean.gather(2, classes.unsqueeze(2)).squeeze(2).double()
+        return {
+            "accuracy": (mean.argmax(dim=2) == classes).double().numpy(),
+            "log_likelihood": right.clamp(min=torch.finfo(torch.float32).tiny).log().numpy(),
+        }
+
+    def _numbers(
+        self, outputs: Iterator[Tensor], targets: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        scalings = [one.pipeline.target_scaling for one in self._fitted]
+        centre = np.stack([scaling.mean for scaling in scalings if scaling is not None])[:, None]
+        spread = np.stack([scaling.std for scaling in scalings if scaling is not None])[:, None]
+        truth = torch.from_numpy(((targets - centre) / spread).astype(np.float32))
+        objective = self._fitted[0].pipeline.objective
+        total, density, count = torch.zeros(()), torch.full((), -math.inf), 0
+        for count, output in enumerate(outputs, 1):  # noqa: B007 - the number of passes is needed after
+            if not isinstance(objective, GaussianNoise):
+                total = total + output
+                continue
+            mean, log_variance = objective.split(output)
+            total = total + mean
+            squares = (truth - mean).square() * torch.exp(-log_variance)
+            density = torch.logaddexp(density, -0.5 * (squares + log_variance))
+        error = ((total / count - truth).numpy() * spread).astype(np.float64)
+        terms = {"squared_error": np.square(error).mean(axis=2)}
+        if isinstance(objective, GaussianNoise):
+            logs = density.double().numpy() - math.log(count) - 0.5 * math.log(2 * math.pi) - np.log(spread)
+            terms["log_likelihood"] = logs.mean(axis=2)
+        return terms

@@ -1,0 +1,194 @@
+"""The search: without dropout first, then settings all over, near the best, and a last comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+
+import numpy as np
+from scipy.stats import qmc
+
+from dropserve_models.errors import ConfigError
+from dropserve_models.inference.deterministic import Device
+from dropserve_models.training.batches import Index
+from dropserve_models.training.config import TrainingConfig
+from dropserve_models.training.randomness import derive
+from dropserve_models.training.search.contest import Contest
+from dropserve_models.training.search.found import Found, Scores, Stop
+from dropserve_models.training.search.ground import Ground
+from dropserve_models.training.search.metrics import choose_metric
+from dropserve_models.training.search.options import EXPLORE, REFINE, Budget, SearchOptions
+from dropserve_models.training.search.space import Space
+from dropserve_models.training.table import Table
+from dropserve_models.training.task import Goal
+
+FEWEST_A_SHAPE = 4
+MOST_A_ROUND = 24
+MOST_EXPLORED = 96
+MOST_TRIALS = 400
+"""More settings than that add nothing to a smooth model of their scores; repeats do."""
+
+POOL = 384
+FINALISTS = 4
+PROFILE = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+
+
+def search(
+    table: Table,
+    goal: Goal,
+    config: TrainingConfig,
+    options: SearchOptions,
+    seed: np.random.SeedSequence,
+    *,
+    rows: Index | None = None,
+    given: Collection[str] | None = None,
+    device: Device = "auto",
+    on_progress: Callable[[str], None] = lambda text: None,
+) -> Found:
+    """Choose drop rates, weight decay, max-norm, learning rate, width, depth and epochs on folds of the rows.
+
+    Interrupted (KeyboardInterrupt), it ends with the best so far, if there is one.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        The options that are kept, and where the ranges of the others lie.
+    rows : ndarray, optional
+        All that may be seen, ascending; all of the table's by default.
+    given : collection of str, optional
+        Options that are kept as they are in `config`; by default those it was made with.
+    on_progress : callable
+        Told, often, how far the search is.
+
+    Raises
+    ------
+    ConfigError
+        Nothing is left to choose, the metric is not one of the task's, there are too few rows, or the time
+        is too short for a single setting.
+    """
+    budget = Budget(options)
+    metric = choose_metric(options.metric, goal, config)
+    if config.schedule == "plateau":
+        raise ConfigError(
+            "a search runs every setting to its last epoch; schedule plateau goes by a validation loss: "
+            "give another, e.g. onecycle"
+        )
+    rows = np.arange(table.rows) if rows is None else rows
+    ground_seed, seed = derive(seed, 2)
+    ground = Ground.lay_out(table, goal, rows, ground_seed, device)
+    given = config.given if given is None else given
+    space = Space(config.model_copy(update={"validation": 0.0}), given, len(ground.parts[0][0]))
+    run = _Search(Contest(ground, space, metric, budget, on_progress), np.random.default_rng(seed))
+    stopped: Stop = "interrupted"
+    try:
+        run.without_dropout()
+        run.explore()
+        run.refine()
+        run.compare_finalists()
+        stopped = budget.bound
+    except KeyboardInterrupt:
+        if not run.contest.eligible():
+            raise
+    return run.found(stopped)
+
+
+class _Search:
+    def __init__(self, contest: Contest, random: np.random.Generator) -> None:
+        self.contest = contest
+        self._space = contest.space
+        self._budget = contest.budget
+        self._random = random
+        self._on_training: Scores = {}
+
+    def without_dropout(self) -> None:
+        """The baseline, on both sides of the gap, and beside it the drop rates that were given."""
+        usual = self._space.usual()
+        self.contest.enter([usual.model_copy(update={"input_drop": 0.0, "hidden_drop": (0.0,)}), usual])
+        self._on_training = self.contest.begin()
+
+    def explore(self) -> None:
+        """Points that fill the space, in as many shapes as there is time for."""
+        left = self._budget.left(EXPLORE)
+        counts = []
+        for shapes in range(len(self._space.shapes), 0, -1):
+            cost = float(np.mean([self.contest.cost(self._space.example(shape)) for shape in range(shapes)]))
+            count = min(self._budget.trials(EXPLORE, 0), MOST_EXPLORED, int(min(left / cost, MOST_EXPLORED)))
+            counts.append((count, shapes))
+            if count >= FEWEST_A_SHAPE * shapes:
+                break
+        count, shapes = counts[-1]
+        if count < 1 or not self._space.dimensions:
+            return
+        sobol = qmc.Sobol(self._space.dimensions, rng=self._random)
+        points = sobol.random_base2(math.ceil(math.log2(count)))[:count]
+        entered = self.contest.enter(
+            [self._space.at(place % shapes, point) for place, point in enumerate(points)]
+        )
+        self.contest.race(entered, self._budget.deadline(EXPLORE))
+
+    def refine(self) -> None:
+        """Points that may be the best, as far as the scores so far tell, round by round."""
+        while len(self.contest.trials) < MOST_TRIALS:
+            count = self._round()
+            if count < 1:
+                return
+            surrogate = self.contest.surrogate()
+            pool = self._pool()
+            places = surrogate.promising(self._space.coordinates(pool), count, self._random)
+            entered = self.contest.enter([pool[place] for place in places])
+            self.contest.race(entered, self._budget.deadline(REFINE))
+
+    def _round(self) -> int:
+        """How many settings there is time for, half of it at a time."""
+        left = self._budget.trials(1.0, len(self.contest.trials) - 2)
+        best = self.contest.ranking()
+        cost = self.contest.cost(best[0].config)
+        in_time = int(min(self._budget.left(REFINE) / cost, 2 * MOST_A_ROUND))
+        return min(MOST_A_ROUND, left, in_time if in_time <= 3 else math.ceil(in_time / 2))
+
+    def _pool(self) -> list[TrainingConfig]:
+        """Anywhere in the space, and near the best."""
+        space, random = self._space, self._random
+        shapes = list(range(len(space.shapes)))
+        pool = [
+            space.at(int(random.choice(shapes)), random.random(space.dimensions)) for _ in range(POOL // 4)
+        ]
+        best = self.contest.ranking()[: 2 * FINALISTS]
+        for number in range(POOL - len(pool)):
+            trial = best[number % len(best)]
+            shape = space.shape_of(trial.config)
+            if random.random() < 0.25:
+                shape = int(random.choice(shapes))
+            near = space.point(trial.config) + random.normal(0.0, 0.12, space.dimensions)
+            pool.append(space.at(shape, np.clip(near, 0.0, 1.0)))
+        return pool
+
+    def compare_finalists(self) -> None:
+        """The best few on folds of further repeats, as long as there is time."""
+        ground = self.contest.ground
+        for repeat in range(1, len(ground.parts) // ground.folds):
+            finalists = self.contest.ranking()[:FINALISTS]
+            folds = range(repeat * ground.folds, (repeat + 1) * ground.folds)
+            if len(finalists) < 2 or not self.contest.try_on(finalists, folds, self._budget.deadline()):
+                return
+            if self._budget.seconds is None:
+                return
+
+    def found(self, stopped: Stop) -> Found:
+        """The setting with the best expectation, and what was learned on the way."""
+        contest = self.contest
+        chosen = contest.ranking()[0]
+        tried = [fold for trial in contest.trials for fold in trial.scores]
+        return Found(
+            config=chosen.config,
+            metric=contest.metric,
+            chosen=chosen,
+            baseline=contest.trials[0],
+            baseline_on_training=self._on_training,
+            profile=contest.profile(chosen, PROFILE),
+            trials=[trial for trial in contest.trials if trial.scores or trial.diverged],
+            folds=contest.ground.folds,
+            repeats=max(tried) // contest.ground.folds + 1,
+            stopped=stopped,
+            seconds=self._budget.spent(),
+        )
