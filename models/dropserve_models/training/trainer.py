@@ -152,7 +152,8 @@ def train(
     found, learned = None, split
     if job.search is not None:
         found = _search(job, job.search, table, goal, split, search_seed, terminal)
-        job = replace(job, config=found.config)
+        config = found.config.model_copy(update={"validation": job.config.validation})
+        job = replace(job, config=config)
         if found.stopped == "interrupted":
             warn(f"search interrupted; now training with the best so far, {settings(found)}")
         learned = Split(split.training, split.training[:0])  # every epoch, as the search had it
