@@ -65,7 +65,7 @@ class Contest:
         """
         baseline, usual = self.trials[0], self.trials[1]
         on_training: dict[int, dict[str, float]] = {}
-        for trial in (usual, baseline):
+        for trial in (baseline, usual):
             fitted = self._fit([trial], range(self.ground.folds), self.budget.deadline())
             if trial.diverged:
                 raise ConfigError(

@@ -168,7 +168,10 @@ def test_interrupted_it_leaves_its_best_so_far(monkeypatch: pytest.MonkeyPatch, 
     assert "interrupted" in report(found)[0]
 
 
-def test_interrupted_before_anything_was_tried_it_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupting(monkeypatch, 0)
+@pytest.mark.parametrize("after", [0, 1])
+def test_interrupted_before_anything_can_be_chosen_it_has_nothing(
+    monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    interrupting(monkeypatch, after)
     with pytest.raises(KeyboardInterrupt):
         find(noisy())
