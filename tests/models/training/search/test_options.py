@@ -51,12 +51,12 @@ def test_a_budget_of_trials() -> None:
     assert budget.bound == "trials"
 
 
-def test_the_bound_that_comes_first() -> None:
+@pytest.mark.parametrize(("spent", "bound"), [(10.0, "trials"), (59.0, "time")])
+def test_the_bound_that_comes_first(spent: float, bound: str) -> None:
     clock = Clock()
     budget = Budget(SearchOptions(seconds=60.0, trials=5), clock)
-    assert budget.bound == "trials"
-    clock.now += 59.0
-    assert budget.bound == "time"
+    clock.now += spent
+    assert budget.bound == bound
 
 
 def test_as_many_go_on_as_will_be_done_in_time() -> None:

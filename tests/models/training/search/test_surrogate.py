@@ -8,7 +8,8 @@ from dropserve_models.training.search.surrogate import Surrogate
 
 
 def truth(x: np.ndarray) -> np.ndarray:
-    return -np.square(x - 0.6).sum(axis=1)
+    distance: np.ndarray = np.square(x - 0.6).sum(axis=1)
+    return -distance
 
 
 def test_it_finds_the_best_under_noise_larger_than_the_differences() -> None:
