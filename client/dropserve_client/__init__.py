@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         UnauthenticatedError,
         UnavailableError,
     )
-    from dropserve_client.types import ModelInfo, Prediction, Timings, VersionStatus
+    from dropserve_client.types import Column, ModelInfo, Prediction, Timings, VersionStatus
 
 __all__ = [
     "Administrator",
@@ -40,6 +40,7 @@ __all__ = [
     "CallCancelledError",
     "Client",
     "ClosedError",
+    "Column",
     "DeadlineExceededError",
     "DropserveError",
     "InputError",
@@ -63,6 +64,7 @@ _HOMES = {
     "Administrator": "administrator",
     "AsyncClient": "aio",
     "Client": "client",
+    "Column": "types",
     "ModelInfo": "types",
     "Prediction": "types",
     "Timings": "types",

@@ -110,6 +110,8 @@ class Client:
         X : array-like or frame, [rows, features]
             Anything numpy can read, converted to float32. The columns of a pandas, polars or pyarrow
             frame are matched by name; those the model doesn't know are ignored.
+            Categories are given by name in a frame or an array of objects, by code in an array of numbers;
+            None and NaN are missing values, where a column accepts them. See `ModelInfo.columns`.
         version : str or int
             Empty: the latest.
         passes : int, optional

@@ -58,7 +58,7 @@ class _Replaced(Exception):
 
 
 def predict(known: KnownModels, ask: Question, X: Features, limits: Limits) -> Dialogue[Prediction]:
-    """Ask for a prediction; a frame's columns are put in the model's order first.
+    """Ask for a prediction; frames, text and missing values are read by the model's columns first.
 
     Where the version that began to answer is unloaded before it has answered all, another begins anew.
     """
@@ -78,13 +78,23 @@ def _predict_frame_or_array(
 ) -> Dialogue[Prediction]:
     names = features.column_names(X)
     if names is None:
-        return (yield from _predict(known, ask, features.read_array(X), limits))
+        try:
+            matrix = features.read_array(X)
+        except features.ColumnsNeeded:
+            pass
+        else:
+            return (yield from _predict(known, ask, matrix, limits))
+
+    def read(info: ModelInfo) -> FloatArray:
+        if names is None:
+            return features.read_array(X, info.columns)
+        return features.read_frame(X, names, info.feature_names, info.columns)
 
     info = known.get((ask.model, ask.version))
     if info is not None:
         # The latest version may be another one by now, with other features: its answer tells.
         try:
-            matrix = features.read_frame(X, names, info.feature_names)
+            matrix = read(info)
             prediction = yield from _predict(known, ask, matrix, limits)
         except InputError:
             pass
@@ -92,7 +102,7 @@ def _predict_frame_or_array(
             if prediction.version == info.version:
                 return prediction
     info = yield from _describe(known, ask)
-    matrix = features.read_frame(X, names, info.feature_names)
+    matrix = read(info)
     try:
         return (yield from _predict(known, replace(ask, version=info.version), matrix, limits))
     except NotFoundError as error:

@@ -1,7 +1,8 @@
 """From what a caller has to what the wire wants: float32 features, [rows, features].
 
-Numbers of any width are converted to float32, booleans to 0 and 1. Whatever is not a finite float32 is
-refused here, where row and column can still be named as the caller knows them.
+Numbers of any width are converted to float32, booleans to 0 and 1; categories and missing values as the
+model's columns say. What can't be sent is refused here, where row and column can still be named as the caller
+knows them.
 """
 
 from __future__ import annotations
@@ -12,11 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dropserve_client.columns import accepting, codes, numbers
 from dropserve_client.errors import InputError
-from dropserve_client.types import Features, FloatArray
+from dropserve_client.types import Column, Features, FloatArray
 
 _NUMBERS = "biuf"
 """numpy's kinds that are converted: booleans, signed and unsigned integers, floats."""
+_VALUES = "OU"
+"""Those that are read value by value, where the model's columns are known: objects and text."""
+
+
+class ColumnsNeeded(InputError):
+    """X can only be read, if at all, by a model's columns: it holds text, objects or NaN."""
 
 
 def column_names(X: Features) -> list[str] | None:
@@ -43,18 +51,28 @@ def column_names(X: Features) -> list[str] | None:
     return named
 
 
-def read_array(X: Features) -> FloatArray:
+def read_array(X: Features, columns: Sequence[Column] = ()) -> FloatArray:
     """Features from anything that numpy can read as [rows, features].
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        The model's, where it has any that are not plain numbers. Text and objects are then read as the values
+        of these columns; the numbers of an array of numbers are codes where a column has categories.
 
     Raises
     ------
+    ColumnsNeeded
+        Where columns might help, and were not given.
     InputError
         Where X has another shape, no rows, something that is not a number, or a number that is not
         finite in float32.
     """
     array = X if isinstance(X, np.ndarray) else _as_array(X)
-    if array.dtype.kind not in _NUMBERS:
-        raise InputError(f"X must hold numbers, and numpy reads it as {_of_dtype(array)}", field="inputs")
+    by_value = array.dtype.kind in _VALUES
+    if array.dtype.kind not in _NUMBERS and not (columns and by_value):
+        refusal = ColumnsNeeded if by_value else InputError
+        raise refusal(f"X must hold numbers, and numpy reads it as {_of_dtype(array)}", field="inputs")
     if array.ndim != 2:
         hint = ""
         if array.ndim == 1:
@@ -63,11 +81,22 @@ def read_array(X: Features) -> FloatArray:
     if array.size == 0:
         raise InputError(f"X is empty: its shape is {array.shape}", field="inputs")
     if isinstance(array, np.ma.MaskedArray):
-        array = np.ma.filled(array.astype(np.float64), np.nan)
-    return _finite(array)
+        array = array.filled(None) if by_value else np.ma.filled(array.astype(np.float64), np.nan)
+    if columns and array.shape[1] != len(columns):
+        raise InputError(
+            f"X has {array.shape[1]} columns; the model takes {len(columns)} features", field="inputs"
+        )
+    if by_value:
+        read = [
+            _values(array[:, number], column, f"column {number}") for number, column in enumerate(columns)
+        ]
+        array = np.stack(read, axis=1)
+    return _finite(array, columns=columns)
 
 
-def read_frame(frame: Any, names: Sequence[str], feature_names: Sequence[str]) -> FloatArray:
+def read_frame(
+    frame: Any, names: Sequence[str], feature_names: Sequence[str], columns: Sequence[Column] = ()
+) -> FloatArray:
     """The columns that a model wants, by name and in its order; other columns are ignored.
 
     Parameters
@@ -78,6 +107,8 @@ def read_frame(frame: Any, names: Sequence[str], feature_names: Sequence[str]) -
         Those names.
     feature_names : sequence of str
         The model's.
+    columns : sequence of Column
+        What they hold; empty: numbers, none of which may be missing. Categories are given by name.
 
     Raises
     ------
@@ -92,13 +123,14 @@ def read_frame(frame: Any, names: Sequence[str], feature_names: Sequence[str]) -
             "(give an array, X.to_numpy(), to pass them by position)",
             field="inputs",
         )
-    columns = [_read_column(frame[name], name) for name in feature_names]
-    lengths = {len(column) for column in columns}
+    kinds = columns or (Column(),) * len(feature_names)
+    read = [_read_column(frame[name], name, kind) for name, kind in zip(feature_names, kinds, strict=True)]
+    lengths = {len(values) for values in read}
     if len(lengths) > 1:
         raise InputError(f"X has columns of different lengths: {sorted(lengths)}", field="inputs")
     if lengths <= {0}:
         raise InputError("X has no rows", field="inputs")
-    return _finite(np.stack(columns, axis=1), feature_names)
+    return _finite(np.stack(read, axis=1), feature_names, columns)
 
 
 def _as_array(X: Features) -> NDArray[Any]:
@@ -108,11 +140,15 @@ def _as_array(X: Features) -> NDArray[Any]:
         raise InputError(f"X can't be read as an array: {_first_line(error)}", field="inputs") from error
 
 
-def _read_column(column: Any, name: str) -> NDArray[Any]:
+def _read_column(column: Any, name: str, kind: Column) -> NDArray[Any]:
     try:
         array = np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
     except Exception as error:  # whatever another library raises
         raise InputError(f"column {name!r} can't be read: {_first_line(error)}", field="inputs") from error
+    if array.ndim == 1 and (
+        kind.kind == "category" or (kind.accepts_missing and array.dtype.kind in _VALUES)
+    ):
+        return _values(array, kind, f"column {name!r}")
     if array.dtype.kind not in _NUMBERS:
         if getattr(getattr(column, "dtype", None), "kind", "") in tuple(_NUMBERS):
             raise InputError(f"column {name!r} has missing values", field="inputs")
@@ -123,17 +159,37 @@ def _read_column(column: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def _finite(array: NDArray[Any], names: Sequence[str] = ()) -> FloatArray:
-    """As finite float32 in C order."""
+def _values(values: NDArray[Any], column: Column, where: str) -> NDArray[np.float64]:
+    """A column's numbers, or the codes of its categories."""
+    if column.kind == "category":
+        return codes(values, column)
+    try:
+        return numbers(values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} must hold numbers: {_first_line(error)}", field="inputs") from error
+
+
+def _finite(array: NDArray[Any], names: Sequence[str] = (), columns: Sequence[Column] = ()) -> FloatArray:
+    """As float32 in C order, finite but for missing values."""
     with np.errstate(over="ignore"):
         features = np.ascontiguousarray(array, dtype=np.float32)
     finite = np.isfinite(features)
+    if not finite.all() and columns:
+        finite |= np.isnan(features) & accepting(columns)
     if not finite.all():
         row, column = (int(index) for index in np.argwhere(~finite)[0])
         value = array[row, column]
+        if names and columns and np.isnan(value):
+            raise InputError(
+                f"column {names[column]!r} has missing values, which the model does not accept there "
+                f"(row {row}, counted from 0)",
+                field="inputs",
+            )
         what = f"{value}" if not np.isfinite(value) else f"{value}, beyond the range of float32"
         where = f"column {names[column]!r}" if names else f"column {column}"
-        raise InputError(
+        known = bool(names or columns) or np.isinf(features).any()
+        refusal = InputError if known else ColumnsNeeded
+        raise refusal(
             f"features must be finite: row {row}, {where} is {what} (counted from 0)", field="inputs"
         )
     return features

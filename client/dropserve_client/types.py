@@ -16,7 +16,26 @@ matched by name."""
 
 Masks = Literal["stratified", "independent"]
 VersionState = Literal["unspecified", "loading", "serving", "failed", "unloaded"]
+ColumnKind = Literal["unspecified", "number", "category"]
 Task = Literal["unspecified", "regression", "binary", "multiclass"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What one input column of a model holds.
+
+    Attributes
+    ----------
+    kind : {"number", "category"}
+    categories : tuple of str
+        Their names; a category travels as its index here.
+    accepts_missing : bool
+        Whether a value may be missing.
+    """
+
+    kind: ColumnKind = "number"
+    categories: tuple[str, ...] = ()
+    accepts_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +62,8 @@ class ModelInfo:
         Whether answers carry an aleatoric variance.
     provider : str
         The ONNX Runtime execution provider of deterministic mode.
+    columns : tuple of Column
+        What each feature holds; empty where all are numbers, and none may be missing.
     """
 
     name: str
@@ -55,6 +76,7 @@ class ModelInfo:
     monte_carlo_unavailable: str | None
     predicts_noise: bool
     provider: str
+    columns: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from dropserve.v1 import model_pb2, prediction_pb2
 from dropserve.v1.tensor_pb2 import Tensor
 from dropserve_client.errors import InputError, ProtocolError
 from dropserve_client.types import (
+    Column,
+    ColumnKind,
     FloatArray,
     Masks,
     ModelInfo,
@@ -37,6 +39,10 @@ _TASKS: Final[dict[int, Task]] = {
     model_pb2.TASK_REGRESSION: "regression",
     model_pb2.TASK_BINARY: "binary",
     model_pb2.TASK_MULTICLASS: "multiclass",
+}
+_KINDS: Final[dict[int, ColumnKind]] = {
+    model_pb2.COLUMN_KIND_NUMBER: "number",
+    model_pb2.COLUMN_KIND_CATEGORY: "category",
 }
 _STATES: Final[dict[int, VersionState]] = {
     model_pb2.VERSION_STATE_LOADING: "loading",
@@ -268,6 +274,10 @@ def model_info(message: model_pb2.ModelInfo) -> ModelInfo:
         monte_carlo_unavailable=message.monte_carlo_unavailable or None,
         predicts_noise=message.predicts_noise,
         provider=message.provider,
+        columns=tuple(
+            Column(_KINDS.get(column.kind, "unspecified"), tuple(column.categories), column.accepts_missing)
+            for column in message.columns
+        ),
     )
 
 

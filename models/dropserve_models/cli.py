@@ -27,6 +27,11 @@ _OPTIONS = (
     ("norm", "NAME", "of the hidden layers: none, batch or layer (default: none)"),
     ("input-drop", "P", "drop rate on the input, in [0, 1) (default: 0)"),
     ("hidden-drop", "P[,P...]", "drop rate on each hidden layer, or one for all (default: 0.1)"),
+    (
+        "embedding-width",
+        "W",
+        "units of categorical columns' embeddings, 0 for one-hot (default: by the number of categories)",
+    ),
     ("max-norm", "C", "largest norm of a hidden unit's incoming weights (default: no limit)"),
     ("weight-decay", "L", "weight decay (default: 0.1 for adamw, 0.0001 for adam and sgd)"),
     ("optimizer", "NAME", "adamw, adam or sgd (default: adamw)"),
@@ -79,6 +84,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--repository", required=True, metavar="DIR", help="folder to publish to")
     parser.add_argument(
         "--no-header", action="store_true", help="the file's first line is data; columns are column_1, ..."
+    )
+    parser.add_argument(
+        "--categorical",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="column whose numbers name categories, by name or number; repeat it, or separate names "
+        "by commas, for several (columns of text are categories anyway)",
     )
     parser.add_argument(
         "--config", metavar="FILE.toml", help="training options from a file; flags win over it"
@@ -166,7 +179,8 @@ def _train(args: argparse.Namespace) -> int:
             data=args.data,
             name=args.name,
             repository=Path(args.repository),
-            targets=_targets(args.target),
+            targets=_names(args.target),
+            categorical=_names(args.categorical),
             header=not args.no_header,
             config=TrainingConfig.from_mapping(options),
             folds=args.cv,
@@ -202,7 +216,7 @@ def _searching(args: argparse.Namespace) -> SearchOptions | None:
     return SearchOptions(args.search, args.search_trials, args.search_metric)
 
 
-def _targets(given: list[str]) -> tuple[str, ...]:
+def _names(given: list[str]) -> tuple[str, ...]:
     return tuple(part.strip() for value in given for part in value.split(",") if part.strip())
 
 
@@ -214,7 +228,7 @@ def _summary(args: argparse.Namespace, outcome: Outcome) -> str:
     held_out = f"{len(outcome.split.validation)} rows: {figures}" if figures else "no rows were held out"
     rows, features = outcome.table.features.shape
     lines = [
-        f"data        {args.data}: {rows} rows, {features} features",
+        f"data        {args.data}: {rows} rows, {features} features{_kinds(outcome)}",
         f"task        {goal.task} ({names}): {goal.reason}",
         f"trained     {len(history.epochs)} epochs in {outcome.seconds:.1f} s{kept}",
         f"validation  {held_out}",
@@ -228,6 +242,17 @@ def _summary(args: argparse.Namespace, outcome: Outcome) -> str:
     if outcome.cross_validation is not None:
         lines[2:2] = _cross_validation(outcome.cross_validation, outcome.cross_validation_seconds)
     return "\n".join(lines)
+
+
+def _kinds(outcome: Outcome) -> str:
+    """How many features are not plain numbers."""
+    columns = outcome.table.columns
+    counts = {
+        "categorical": sum(column.kind == "category" for column in columns),
+        "with missing values": sum(column.accepts_missing for column in columns),
+    }
+    told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f" ({told})" if told else ""
 
 
 def _cross_validation(found: CrossValidation, seconds: float) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from dropserve_models.columns import Column, Kind
 from dropserve_models.errors import ArtifactError
 from dropserve_models.prediction import Task
 
@@ -88,6 +89,20 @@ class TrainingRecord(_Record):
     """Where the settings in `config` were searched for."""
 
 
+class ColumnRecord(_Record):
+    """What an input column holds."""
+
+    kind: Kind
+    categories: tuple[str, ...] = ()
+    """What the codes 0, 1, ... stand for."""
+    accepts_missing: bool = False
+    """Whether a value may be NaN."""
+
+    def column(self) -> Column:
+        """The same as a plain value."""
+        return Column(self.kind, self.categories, self.accepts_missing)
+
+
 class Manifest(_Record):
     """The content of manifest.json.
 
@@ -101,6 +116,8 @@ class Manifest(_Record):
     task: Task
     feature_names: Annotated[tuple[str, ...], Field(min_length=1)]
     """The input columns, in order."""
+    columns: tuple[ColumnRecord, ...] = ()
+    """What each of them holds; empty where all are numbers, and none may be missing."""
     output_names: Annotated[tuple[str, ...], Field(min_length=1)]
     """Target names for regression, class labels for classifiers."""
     drop_rates: tuple[DropRate, ...]
@@ -113,11 +130,13 @@ class Manifest(_Record):
     """Digest of model.onnx."""
 
     @model_validator(mode="after")
-    def _outputs_fit_the_task(self) -> Self:
+    def _parts_fit_together(self) -> Self:
         if self.task == "binary" and len(self.output_names) != 2:
             raise ValueError(f"a binary task has 2 class labels, not {len(self.output_names)}")
         if self.task != "regression" and self.predicts_noise:
             raise ValueError("only regression predicts noise")
+        if len(self.columns) not in (0, len(self.feature_names)):
+            raise ValueError(f"{len(self.columns)} columns for {len(self.feature_names)} feature names")
         return self
 
     def to_json(self) -> bytes:

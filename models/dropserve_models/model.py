@@ -14,6 +14,7 @@ from dropserve_models.errors import ArtifactError, InputError, ModelsError, Mont
 from dropserve_models.features import read_features
 from dropserve_models.inference.blueprint import Blueprint, draw_up
 from dropserve_models.inference.deterministic import Device
+from dropserve_models.inference.probe import probe
 from dropserve_models.prediction import (
     DEFAULT_MEMORY_BYTES,
     MAX_PASSES,
@@ -95,7 +96,8 @@ class Model:
         Parameters
         ----------
         X : array-like or data frame, [rows, features]
-            A frame's columns are matched by name.
+            A frame's columns are matched by name. Categories are given by name in a frame or an array of
+            objects, by code in an array of numbers.
         passes : int, optional
             Stochastic forward passes. None: one deterministic pass.
         seed, quantiles, return_samples, masks, mean_tolerance, std_tolerance
@@ -122,10 +124,12 @@ class Model:
             raise InputError(
                 "passes", "seed, quantiles, return_samples and tolerances need passes, e.g. passes=100"
             )
-        return self.run(read_features(X, self.info.feature_names), options)
+        return self.run(read_features(X, self.info.feature_names, self.info.columns), options)
 
     def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
-        """Predict features that are known to be finite float32 [rows, features], C-contiguous.
+        """Predict features [rows, features] that are known to be float32, C-contiguous and finite.
+
+        NaN stands for missing values, in columns that accept them.
 
         What a server calls; the options are checked. Raises what `predict` raises.
         """
@@ -180,17 +184,17 @@ class Model:
         program = self._blueprint.program
         if program is None or self._unavailable is not None:
             raise MonteCarloUnavailable(self._refusal(cast(str, self._unavailable)))
-        probe = np.random.default_rng(0).standard_normal((32, len(self.info.feature_names)), np.float32)
+        rows = probe(self.info)
         engine = make_engine(
             program,
             self._blueprint.prefix,
             self._classifier,
             self._memory_bytes,
             self.info.provider,
-            probe,
+            rows,
         )
-        expected = self._blueprint.session.run(probe, self._blueprint.heads)
-        for ours, theirs in zip(engine.evaluate(probe), expected, strict=True):
+        expected = self._blueprint.session.run(rows, self._blueprint.heads)
+        for ours, theirs in zip(engine.evaluate(rows), expected, strict=True):
             difference = float(
                 np.abs(ours - theirs.reshape(ours.shape)).max() / max(float(np.abs(theirs).max()), 1e-6)
             )

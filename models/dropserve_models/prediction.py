@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dropserve_models.columns import Column
+
 FloatArray: TypeAlias = NDArray[np.float32]
 Masks = Literal["stratified", "independent"]
 Task = Literal["regression", "binary", "multiclass"]
@@ -80,6 +82,8 @@ class ModelInfo:
         Whether the model predicts the noise variance (heteroscedastic regression).
     provider : str
         The ONNX Runtime execution provider of deterministic mode.
+    columns : tuple of Column
+        What each feature holds; empty where all are numbers, and none may be missing.
     """
 
     name: str
@@ -90,6 +94,7 @@ class ModelInfo:
     drop_rates: tuple[float, ...]
     predicts_noise: bool
     provider: str
+    columns: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

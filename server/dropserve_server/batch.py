@@ -7,11 +7,13 @@ from contextlib import suppress
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dropserve_models.errors import InputError
 from dropserve_models.prediction import FloatArray, Prediction
 from dropserve_server.errors import DeadlineExpired
 from dropserve_server.job import PredictionJob
+from dropserve_server.served import ServedModel
 
 
 class Batch:
@@ -82,22 +84,34 @@ def observe_spread(jobs: Sequence[PredictionJob]) -> None:
         jobs[0].served.metrics.predictive_std.observe_many(np.sqrt(np.concatenate(largest)))
 
 
-def check_finite(features: FloatArray, names: Sequence[str], first_row: int = 0) -> None:
-    """Raise InputError naming the first row and column of `features` that is NaN or infinite."""
-    finite = np.isfinite(features)
-    if not finite.all():
-        row, column = divmod(int(np.argmin(finite)), features.shape[1])
+def usable(features: FloatArray, served: ServedModel) -> NDArray[np.bool_]:
+    """Which of the features are finite, or missing where the model accepts that."""
+    finite: NDArray[np.bool_] = np.isfinite(features)
+    if served.accepts_missing is None or finite.all():
+        return finite
+    return finite | (np.isnan(features) & served.accepts_missing)
+
+
+def check_features(features: FloatArray, served: ServedModel, first_row: int = 0) -> None:
+    """Raise InputError naming the first row and column of `features` that can't be used."""
+    can_be_used = usable(features, served)
+    if not can_be_used.all():
+        row, column = divmod(int(np.argmin(can_be_used)), features.shape[1])
+        value = features[row, column]
+        missing = np.isnan(value) and served.accepts_missing is not None
         raise InputError(
             "inputs",
-            f"inputs[{first_row + row}, {column}] ({names[column]}) is {features[row, column]}; "
-            "every feature must be a finite number",
+            f"inputs[{first_row + row}, {column}] ({served.info.feature_names[column]}) is {value}; "
+            + (
+                "the column accepts no missing values" if missing else "every feature must be a finite number"
+            ),
         )
 
 
 def predict_alone(job: PredictionJob) -> None:
     """Set a job's result or error."""
     try:
-        check_finite(job.features, job.served.info.feature_names)
+        check_features(job.features, job.served)
         job.result = job.served.model.run(job.features, job.options)
     except Exception as error:  # noqa: BLE001  # raised on where the outcome is awaited
         job.error = error
@@ -120,11 +134,11 @@ def _predict_together(jobs: Sequence[PredictionJob]) -> Iterator[Prediction | No
     model, options = jobs[0].served.model, jobs[0].options
     if options is None:
         features = np.concatenate([job.features for job in jobs])
-        check_finite(features, jobs[0].served.info.feature_names)
+        check_features(features, jobs[0].served)
         yield from split(model.run(features), jobs)
         return
     joins = [
-        model.together(job.rows, options) is not None and bool(np.isfinite(job.features).all())
+        model.together(job.rows, options) is not None and bool(usable(job.features, job.served).all())
         for job in jobs
     ]
     parts = [job.features for job, joined in zip(jobs, joins, strict=True) if joined]

@@ -9,7 +9,7 @@ from time import perf_counter
 from dropserve_models.errors import InputError
 from dropserve_models.inference.masks import fresh_seed
 from dropserve_models.prediction import Prediction, concatenate
-from dropserve_server.batch import check_finite, observe_spread, prepare
+from dropserve_server.batch import check_features, observe_spread, prepare
 from dropserve_server.errors import DeadlineExpired
 from dropserve_server.job import PredictionJob
 
@@ -118,7 +118,7 @@ class Slice:
     def _predict(self) -> Prediction:
         job = self.job
         features = job.features[self._start : self._stop]
-        check_finite(features, job.served.info.feature_names, self._start)
+        check_features(features, job.served, self._start)
         try:
             return job.served.model.run(features, self._large.options)
         except InputError as error:  # names a row of the slice

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from dropserve_models.columns import accepting
 from dropserve_models.prediction import FloatArray, ModelInfo, MonteCarloOptions, Prediction
 from dropserve_server.costs import ModelCosts
 from dropserve_server.metrics import ModelMetrics
@@ -46,6 +47,7 @@ class ServedModel:
 
     __slots__ = (
         "__weakref__",
+        "accepts_missing",
         "costs",
         "features",
         "info",
@@ -66,6 +68,7 @@ class ServedModel:
         self.version = str(model.info.version)
         self.on_cpu = model.info.provider == "CPUExecutionProvider"
         self.features = len(model.info.feature_names)
+        self.accepts_missing = accepting(model.info.columns)
         self.outputs = len(model.info.output_names)
 
 

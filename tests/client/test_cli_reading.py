@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dropserve_client import Column, InputError
 from dropserve_client.cli import reading
 from support.fake_server import FakeService, answer_mean
 
@@ -59,6 +61,43 @@ def test_unnamed_columns_are_called_by_their_number_if_the_models_features_are(t
     """As the trainer calls them: the file that a model was trained on, target and all, predicts."""
     source = _file(tmp_path, "1,2,3\n4,5,6\n")
     assert reading.read_features(source, ["column_1", "column_3"]).tolist() == [[1, 3], [4, 6]]
+
+
+COLUMNS = (Column("number", (), True), Column("category", ("blue", "red"), True), Column())
+WANTED = [[1.5, 1, 3], [np.nan, -1, 4], [2, np.nan, 5]]
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("c,a,more,b\n3,1.5,x,red\n4,?,y,green\n5,2,z,\n", ("a", "b", "c")),
+        ("1.5,red,3\nNA,green,4\n2,null,5\n", ("a", "b", "c")),
+        ("red\t1.5\t3\tspam\ngreen\t\t4\tspam\nNaN\t2\t5\tspam\n", ("column_2", "column_1", "column_3")),
+        ("column_3,column_2,column_1\n3,red,1.5\n4,green,\n5,,2\n", ("column_1", "column_2", "column_3")),
+    ],
+)
+def test_categories_go_by_name_and_gaps_are_missing(
+    tmp_path: Path, content: str, names: tuple[str, ...]
+) -> None:
+    found = reading.read_features(_file(tmp_path, content), names, COLUMNS)
+    np.testing.assert_array_equal(found, WANTED)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("1,red,x", "column 'c', row 2: 'x' is not a number"),
+        ("1,red,", "column 'c', row 2: the value is missing"),
+        ("x,red,1", "column 'a', row 2: 'x' is not a number"),
+        ("inf,red,1", "column 'a', row 2: inf is not a finite float32 number"),
+    ],
+)
+def test_what_columns_do_not_accept_is_named(tmp_path: Path, row: str, told: str) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        reading.read_features(_file(tmp_path, f"a,b,c\n,blue,1\n{row}\n"), ("a", "b", "c"), COLUMNS)
+    strict = (Column(), Column("category", ("blue", "red")), Column())
+    with pytest.raises(InputError, match="column 'b', row 1: the value is missing"):
+        reading.read_features(_file(tmp_path, "a,b,c\n1,?,1\n"), ("a", "b", "c"), strict)
 
 
 def _file(folder: Path, content: str) -> str:

@@ -254,7 +254,36 @@ def test_a_frame_that_is_wrong_for_the_newest_version_is_refused() -> None:
         predict(FRAME, known=known, models=[model(version="2", feature_names=list("abcd"))], refuse=refuse)
 
 
-def test_nothing_is_asked_for_an_array_that_is_wrong() -> None:
-    steps = dialogue.predict({}, wire.question("toy"), [[np.nan]], Limits(1, 1))
+@pytest.mark.parametrize("X", [[[np.inf]], [[1j]], [1.0], []])
+def test_nothing_is_asked_for_an_array_that_is_wrong(X: Any) -> None:
+    steps = dialogue.predict({}, wire.question("toy"), X, Limits(1, 1))
     with pytest.raises(InputError):
         next(steps)
+
+
+COLUMNS = [
+    model_pb2.Column(kind=model_pb2.COLUMN_KIND_NUMBER, accepts_missing=True),
+    model_pb2.Column(kind=model_pb2.COLUMN_KIND_CATEGORY, categories=["u", "v"]),
+    model_pb2.Column(kind=model_pb2.COLUMN_KIND_NUMBER),
+]
+
+
+def test_text_and_gaps_are_read_by_the_columns_of_the_version_that_answers() -> None:
+    known: KnownModels = {}
+    models = [model(columns=COLUMNS)]
+    prediction, asked = predict([[1, "v", 3], [2, "w", 3]], known=known, models=models)
+    assert [type(request).__name__ for request in asked] == ["GetModelRequest", "PredictRequest"]
+    np.testing.assert_array_equal(prediction.mean, answer_mean([[1, 1, 3], [2, -1, 3]]))
+    gap, asked = predict([[np.nan, 0, 3]], known=known, models=models)
+    assert len(asked) == 1
+    sent = np.frombuffer(asked[0].inputs.raw, "<f4")
+    np.testing.assert_array_equal(sent, [np.nan, 0, 3])
+    assert gap.mean.shape == (1, 2)
+    # Numbers that are all there are sent as they are, whatever the columns hold: nothing is asked.
+    assert len(predict(rows(2), models=models)[1]) == 1
+
+
+@pytest.mark.parametrize("X", [[[np.nan, 2, 3]], [["1", "v", "3"]]])
+def test_text_and_gaps_are_refused_where_all_columns_are_plain_numbers(X: Any) -> None:
+    with pytest.raises(InputError, match=r"features must be finite|X must hold numbers"):
+        predict(X)

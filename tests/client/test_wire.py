@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from dropserve.v1 import model_pb2, prediction_pb2
 from dropserve.v1.tensor_pb2 import Tensor
-from dropserve_client import InputError, Prediction, ProtocolError, Timings, wire
+from dropserve_client import Column, InputError, Prediction, ProtocolError, Timings, wire
 from dropserve_client.wire import Limits
 from support.fake_server import tensor
 
@@ -202,7 +202,17 @@ def test_what_a_model_is() -> None:
             monte_carlo_unavailable="because",
             predicts_noise=True,
             provider="CUDAExecutionProvider",
+            columns=[
+                model_pb2.Column(kind=model_pb2.COLUMN_KIND_NUMBER, accepts_missing=True),
+                model_pb2.Column(kind=model_pb2.COLUMN_KIND_CATEGORY, categories=["u", "v"]),
+                model_pb2.Column(kind=7),  # type: ignore[arg-type]  # of a newer server
+            ],
         )
+    )
+    assert info.columns == (
+        Column("number", (), True),
+        Column("category", ("u", "v")),
+        Column("unspecified"),
     )
     assert (info.name, info.version, info.task, info.is_default) == ("m", "2", "binary", True)
     assert (info.feature_names, info.output_names) == (("a", "b"), ("no", "yes"))

@@ -80,7 +80,9 @@ def test_the_options_are_those_of_the_configuration() -> None:
 def test_the_help_tells_the_defaults(name: str, metavar: str, text: str) -> None:
     default = TrainingConfig.model_fields[name.replace("-", "_")].default
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else f"{default}"
-    expected = {"max-norm": "no limit", "input-drop": "0"}.get(name, shown)
+    expected = {"max-norm": "no limit", "input-drop": "0", "embedding-width": "by the number"}.get(
+        name, shown
+    )
     assert f"(default: {expected}" in text
     assert metavar
 
@@ -108,7 +110,7 @@ def test_flags_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_several_targets_are_repeated_or_separated_by_commas() -> None:
     common = ("--data", "d.csv", "--name", "m", "--repository", "r")
     args = parse(*common, "--target", "a, b", "--target", "c")
-    assert cli._targets(args.target) == ("a", "b", "c")
+    assert cli._names(args.target) == ("a", "b", "c")
 
 
 def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,9 +148,13 @@ BAD_INPUT: dict[str, tuple[str | None, list[str], str]] = {
         ["--target", "z"],
         "data.csv has no column 'z' to be the target; it has: a, b, y",
     ),
-    "not a number": (TABLE + "x,1,1\n", [], "column 'a', row 21: 'x' is not a number; encode it as"),
-    "missing value": (TABLE + "1,,1\n", [], "column 'b', row 21: the value is missing; fill it, or drop"),
-    "NaN": (TABLE + "1,nan,1\n", [], "column 'b', row 21: the value is missing ('nan')"),
+    "not a number": (TABLE + "x,1,1\n", [], "column 'a', row 21: 'x' is not a number; most values"),
+    "gap in the target": (TABLE + "1,1,\n", [], "column 'y', row 21: the value is missing; fill it, or drop"),
+    "no such category column": (
+        TABLE,
+        ["--categorical", "z"],
+        "data.csv has no column 'z' to be categorical",
+    ),
     "infinity": (TABLE + "1,inf,1\n", [], "column 'b', row 21: the value is infinite"),
     "ragged": (TABLE + "1,1\n", [], "data.csv, row 21 has 2 fields, the first line has 3"),
     "repeated name": ("a,a,y\n1,2,3\n", [], "data.csv: the column name 'a' occurs more than once"),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
 import pytest
 
+from dropserve_models.columns import Column
 from dropserve_models.errors import InputError
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
-from dropserve_server.batch import Batch, check_finite
+from dropserve_server.batch import Batch, check_features
 from dropserve_server.errors import DeadlineExpired
-from support.fake_model import FakeModel
+from support.fake_model import FAKE_INFO, FakeModel
 from support.jobs import answer_of, job, serve, some_rows
 
 MODES = [None, MonteCarloOptions(passes=5)]
@@ -132,9 +135,42 @@ def test_what_is_no_number_is_refused_with_its_place(value: float) -> None:
     features = some_rows(4)
     features[2, 1] = features[3, 0] = value
     with pytest.raises(InputError, match=rf"inputs\[12, 1\] \(b\) is {value}; .* finite") as refusal:
-        check_finite(features, ("a", "b", "c"), first_row=10)
+        check_features(features, serve(FakeModel()), first_row=10)
     assert refusal.value.field == "inputs"
 
 
 def test_large_finite_numbers_pass() -> None:
-    check_finite(np.full((3, 3), np.finfo(np.float32).max), ("a", "b", "c"))
+    check_features(np.full((3, 3), np.finfo(np.float32).max), serve(FakeModel()))
+
+
+def test_missing_values_pass_where_the_model_accepts_them() -> None:
+    columns = (Column(), Column("number", (), True), Column("category", ("u",), True))
+    served = serve(FakeModel(replace(FAKE_INFO, columns=columns)))
+    features = some_rows(4)
+    features[1, 1] = features[2, 2] = np.nan
+    check_features(features, served)
+    for column, value, message in (
+        (0, np.nan, "(a) is nan; the column accepts no missing"),
+        (1, np.inf, "finite"),
+    ):
+        wrong = features.copy()
+        wrong[3, column] = value
+        with pytest.raises(InputError, match=re.escape(message)):
+            check_features(wrong, served)
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_rows_with_missing_values_are_computed_together_with_others(
+    options: MonteCarloOptions | None,
+) -> None:
+    def scenario() -> None:
+        model = FakeModel(replace(FAKE_INFO, columns=(Column("number", (), True), Column(), Column())))
+        served = serve(model)
+        features = some_rows(2)
+        features[0, 0] = np.nan
+        jobs = [job(served, features, options), job(served, 3, options)]
+        Batch(jobs).compute()
+        assert len(model.calls[0][0]) == 5
+        assert jobs[1].result is not None
+
+    run(scenario)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis.extra import numpy as stn
 
 from dropserve.v1 import model_pb2, prediction_pb2
 from dropserve.v1.tensor_pb2 import Tensor
+from dropserve_models.columns import Column
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
 from dropserve_server.errors import InvalidRequest
 from dropserve_server.grpc import wire
@@ -171,3 +173,13 @@ def test_a_model_is_described_in_full() -> None:
         predicts_noise=False,
         provider="CPUExecutionProvider",
     )
+
+
+def test_what_columns_hold_is_told() -> None:
+    columns = (Column(), Column("number", (), True), Column("category", ("u", "v")))
+    served = ServedModel(FakeModel(replace(fake_info("m", 3), columns=columns)), Metrics().of_model("m", "3"))
+    assert list(wire.write_model(served, True).columns) == [
+        model_pb2.Column(kind=model_pb2.COLUMN_KIND_NUMBER),
+        model_pb2.Column(kind=model_pb2.COLUMN_KIND_NUMBER, accepts_missing=True),
+        model_pb2.Column(kind=model_pb2.COLUMN_KIND_CATEGORY, categories=["u", "v"]),
+    ]

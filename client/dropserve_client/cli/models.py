@@ -100,12 +100,18 @@ def _line(model: ModelInfo) -> tuple[str, ...]:
         model.name,
         _version(model.version, model.is_default),
         model.task,
-        str(len(model.feature_names)),
+        _features(model),
         _shortened(model.output_names),
         ", ".join(f"{rate:g}" for rate in model.drop_rates) or "none",
         model.provider.removesuffix("ExecutionProvider"),
         "yes" if model.monte_carlo_unavailable is None else f"no: {model.monte_carlo_unavailable}",
     )
+
+
+def _features(model: ModelInfo) -> str:
+    """How many features there are, and how many of them hold categories."""
+    categorical = sum(column.kind == "category" for column in model.columns)
+    return f"{len(model.feature_names)}" + (f" ({categorical} categorical)" if categorical else "")
 
 
 def _version(version: str, is_default: bool) -> str:

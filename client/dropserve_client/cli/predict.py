@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         info = client.get_model(arguments.model, version=arguments.version)
         prediction = client.predict(
             arguments.model,
-            read_features(arguments.input, info.feature_names),
+            read_features(arguments.input, info.feature_names, info.columns),
             version=info.version,
             passes=arguments.passes,
             seed=arguments.seed,

@@ -5,10 +5,12 @@ Which lines and columns of a CSV or TSV file are read:
 - The separator of a .tsv file is the tab; otherwise it is the comma, semicolon or tab, whichever the
   first line has most of.
 - The first line is a header if it names all the model's features, or if any of its cells is neither a
-  number nor empty. Columns are then matched by name, and those the model doesn't know are ignored.
+  number nor missing, but for those that would hold categories without one. Columns are then matched by name,
+  and those the model doesn't know are ignored.
 - Without a header the columns are called column_1, column_2, ...; a model whose features are called so
   takes them by name, any other model takes exactly as many columns as it has features, in its order.
 - Empty lines are skipped.
+- Categories are given by name; empty cells, NA, N/A, NaN, null and ? are missing values.
 """
 
 from __future__ import annotations
@@ -20,22 +22,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dropserve_client.columns import codes, is_missing
 from dropserve_client.errors import InputError
-from dropserve_client.types import Features
+from dropserve_client.types import Column, Features
 
 STDIN = "-"
 _SEPARATORS = ",;\t"
 _KINDS = ".csv, .tsv, .npz or .parquet"
 
 
-def read_features(source: str, feature_names: Sequence[str]) -> Features:
+def read_features(source: str, feature_names: Sequence[str], columns: Sequence[Column] = ()) -> Features:
     """What is in a file, for `Client.predict`: an array in the model's order, or a frame.
 
     Parameters
@@ -44,21 +47,24 @@ def read_features(source: str, feature_names: Sequence[str]) -> Features:
         The file's path; "-" reads CSV or TSV from standard input.
     feature_names : sequence of str
         The model's features, in order.
+    columns : sequence of Column
+        What they hold; empty: numbers, none of which may be missing.
 
     Raises
     ------
     InputError
         The file can't be read, lacks columns, or a value is missing or not a number.
     """
+    kinds = columns or (Column(),) * len(feature_names)
     if source == STDIN:
-        return _delimited(iter(sys.stdin), "standard input", None, feature_names)
+        return _delimited(iter(sys.stdin), "standard input", None, feature_names, kinds)
     path = Path(source)
     try:
         match path.suffix.lower():
             case ".csv" | ".tsv" as suffix:
                 with path.open(encoding="utf-8-sig", newline="") as file:
                     separator = "\t" if suffix == ".tsv" else None
-                    return _delimited(iter(file), source, separator, feature_names)
+                    return _delimited(iter(file), source, separator, feature_names, kinds)
             case ".npz":
                 return _npz(path, source, feature_names)
             case ".parquet":
@@ -69,7 +75,11 @@ def read_features(source: str, feature_names: Sequence[str]) -> Features:
 
 
 def _delimited(
-    lines: Iterator[str], source: str, separator: str | None, feature_names: Sequence[str]
+    lines: Iterator[str],
+    source: str,
+    separator: str | None,
+    feature_names: Sequence[str],
+    kinds: Sequence[Column],
 ) -> NDArray[np.float64]:
     with _problems_of(source):
         first = next(lines, "")
@@ -78,7 +88,7 @@ def _delimited(
     if not records:
         raise InputError(f"{source} is empty")
     head = [cell.strip() for cell in records[0]]
-    if set(feature_names) <= set(head) or not all(_is_number(cell) for cell in head):
+    if _is_header(head, feature_names, kinds):
         rows = records[1:]
         order = _order(head, feature_names, f"{source} (its first line is a header)")
     else:
@@ -99,8 +109,37 @@ def _delimited(
             raise InputError(
                 f"{source}, row {number} has {len(row)} cells, and the first line has {len(head)}"
             )
-    columns = [_numbers([row[index] for row in rows], head[index], source) for index in order]
-    return np.stack(columns, axis=1)
+    read = [
+        _values([row[index] for row in rows], kind, head[index], source)
+        for index, kind in zip(order, kinds, strict=True)
+    ]
+    return np.stack(read, axis=1)
+
+
+def _is_header(head: Sequence[str], feature_names: Sequence[str], kinds: Sequence[Column]) -> bool:
+    if set(feature_names) <= set(head):
+        return True
+    numbered = [f"column_{number}" for number in range(1, len(head) + 1)]
+    by_number = set(feature_names) <= set(numbered)
+    of_categories = {name for name, kind in zip(feature_names, kinds, strict=True) if kind.kind == "category"}
+    if by_number:  # what is in columns that the model doesn't know tells nothing
+        of_categories |= set(numbered) - set(feature_names)
+    places = zip_longest(head, numbered if by_number else feature_names)
+    texts = {name for cell, name in places if cell and not (_is_number(cell) or is_missing(cell))}
+    return not texts <= of_categories
+
+
+def _values(cells: list[str], kind: Column, column: str, source: str) -> NDArray[np.float64]:
+    """One column's numbers, or the codes of its categories."""
+    missing = np.array([is_missing(cell) for cell in cells])
+    if kind.accepts_missing:
+        cells = ["nan" if gone else cell for cell, gone in zip(cells, missing, strict=True)]
+    elif kind.kind == "category" and missing.any():
+        row = int(missing.argmax())
+        raise InputError(f"{source}, column {column!r}, row {row + 1}: the value is missing")
+    if kind.kind == "category":
+        return codes(np.array(cells, object), kind)
+    return _numbers(cells, column, source, missing & kind.accepts_missing)
 
 
 def _order(names: Sequence[str], feature_names: Sequence[str], source: str) -> list[int]:
@@ -117,14 +156,14 @@ def _order(names: Sequence[str], feature_names: Sequence[str], source: str) -> l
     return [names.index(name) for name in feature_names]
 
 
-def _numbers(cells: list[str], column: str, source: str) -> NDArray[np.float64]:
+def _numbers(cells: list[str], column: str, source: str, missing: NDArray[np.bool_]) -> NDArray[np.float64]:
     try:
         values = np.array(cells, dtype=np.float64)
     except ValueError:
         row = next(row for row, cell in enumerate(cells) if not _is_number(cell) or not cell.strip())
         fault = f"{cells[row]!r} is not a number" if cells[row].strip() else "the value is missing"
         raise InputError(f"{source}, column {column!r}, row {row + 1}: {fault}") from None
-    unusable = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max))
+    unusable = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max) & ~missing)
     if unusable.size:
         row = int(unusable[0])
         raise InputError(

@@ -96,6 +96,7 @@ def draw_up(artifact: Artifact, device: Device, threads: int | None) -> Blueprin
         drop_rates=tuple(parts.rates.values()),
         predicts_noise=len(heads) > 1,
         provider=session.provider,
+        columns=tuple(record.column() for record in manifest.columns) if manifest else (),
     )
     if len(info.feature_names) != features or len(info.output_names) != outputs:
         raise ArtifactError(

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
+from dropserve_models.columns import Column
 from dropserve_models.errors import DataError
+from dropserve_models.training import columns
+from dropserve_models.training.choice import resolve_categorical
 from dropserve_models.training.columns import FLOAT32_MAX
 from dropserve_models.training.table import Doubles, Floats, Table, Target
 
 
-def read_npz(path: Path) -> Table:
-    """Read X and y, and `feature_names` and `target_names` where they are.
+def read_npz(path: Path, categorical: Sequence[str] = ()) -> Table:
+    """Read X and y, and `feature_names` and `target_names` where they are; `categorical` as for `read_table`.
 
     Raises
     ------
@@ -45,6 +50,7 @@ def read_npz(path: Path) -> Table:
         y,
         feature_names=_names(arrays.get("feature_names"), "feature", X.shape[1], path),
         target_names=_names(arrays.get("target_names"), "target", y.shape[1], path),
+        categorical=categorical,
     )
 
 
@@ -54,28 +60,41 @@ def table_from_arrays(
     feature_names: tuple[str, ...],
     target_names: tuple[str, ...],
     labels: tuple[str, ...] | None = None,
+    categorical: Sequence[str] = (),
 ) -> Table:
     """Check X [rows, features] and y [rows, targets] and put them into a table.
+
+    NaN in X is a missing value. Columns of text are read as `columns.features` does.
 
     Raises
     ------
     DataError
-        A value is no finite number or beyond float32.
+        A value is infinite or beyond float32, or a column that should be categorical is not there.
     """
     targets = tuple(Target(name, _target(y[:, i], name), labels) for i, name in enumerate(target_names))
-    return Table(feature_names, _features(X, feature_names), targets)
+    named = resolve_categorical(categorical, feature_names, "X")
+    if named or X.dtype.kind == "U":
+        series = [pl.Series(name, X[:, index]) for index, name in enumerate(feature_names)]
+        features, found = columns.features(series, named)
+        return Table(feature_names, features, targets, found)
+    features = _features(X, feature_names)
+    missing = [bool(np.isnan(values).any()) for values in features.T]
+    found = tuple(Column(accepts_missing=some) for some in missing) if any(missing) else ()
+    return Table(feature_names, features, targets, found)
 
 
 def _features(X: NDArray[Any], names: tuple[str, ...]) -> Floats:
     if X.dtype.kind not in "fiub":
-        raise DataError(f"X holds {X.dtype} values, not numbers")
-    bad = ~(np.abs(X.astype(np.float64, copy=False)) <= FLOAT32_MAX)
+        raise DataError(f"X holds {X.dtype} values, neither numbers nor text")
+    bad = np.abs(X.astype(np.float64, copy=False)) > FLOAT32_MAX
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
         raise DataError(
             f"column {names[column]!r}, row {row + 1}: {X[row, column]} is not a finite float32 number; "
             "fill it, rescale the column, or drop the row"
         )
+    if (empty := np.flatnonzero(np.isnan(X.astype(np.float64, copy=False)).all(axis=0))).size:
+        raise DataError(f"column {names[empty[0]]!r} has no value in any row; drop it")
     return np.ascontiguousarray(X, dtype=np.float32)
 
 

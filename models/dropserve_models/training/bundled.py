@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from dropserve_models.training.table import Table
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
 
 
-def read_bundled(name: str) -> Table:
-    """Load one of scikit-learn's bundled sets; nothing is downloaded.
+def read_bundled(name: str, categorical: Sequence[str] = ()) -> Table:
+    """Load one of scikit-learn's bundled sets; nothing is downloaded. For `categorical` see `read_table`.
 
     Raises
     ------
@@ -35,4 +36,5 @@ def read_bundled(name: str) -> Table:
         feature_names=tuple(str(n) for n in bunch.feature_names),
         target_names=names if multiple else ("target",),
         labels=names if names and not multiple else None,
+        categorical=categorical,
     )

@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import polars as pl
 
+from dropserve_models.columns import MISSING, Column
 from dropserve_models.errors import DataError
+from dropserve_models.training.categories import encode
 from dropserve_models.training.table import Doubles, Floats, Target
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
-_MISSING = ("", "na", "n/a", "nan", "null", "?")
-_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+_DECIMAL_COMMA = r"^-?\d+,\d+$"
 
 
-def features(columns: Sequence[pl.Series]) -> Floats:
-    """Feature columns as [rows, features].
+def features(
+    columns: Sequence[pl.Series], categorical: Collection[str] = ()
+) -> tuple[Floats, tuple[Column, ...]]:
+    """Feature columns as [rows, features], and what they hold.
+
+    Text is categories, unless most of it reads as numbers; so is what `categorical` names.
 
     Raises
     ------
     DataError
-        A value is missing, not a number, not finite, or beyond float32.
+        A value is neither a number nor a category, not finite, or beyond float32; or a column has no values,
+        or hardly a category twice.
     """
-    rows = len(columns[0])
-    result = np.empty((rows, len(columns)), np.float32)
+    result = np.empty((len(columns[0]), len(columns)), np.float32)
+    found = []
     for index, column in enumerate(columns):
-        values = numbers(column)
-        too_large = np.flatnonzero(np.abs(values) > FLOAT32_MAX)
-        if too_large.size:
-            row = int(too_large[0])
-            raise DataError(
-                f"column {column.name!r}, row {row + 1}: {values[row]:g} does not fit float32; "
-                "rescale the column"
-            )
-        result[:, index] = values
-    return result
+        named = column.name in categorical
+        text = _text(column)
+        if named or (text is not None and _is_categorical(text)):
+            result[:, index], categories = encode(column, named=named)
+        else:
+            categories = ()
+            values = numbers(column, missing=True)
+            too_large = np.flatnonzero(np.abs(values) > FLOAT32_MAX)
+            if too_large.size:
+                row = int(too_large[0])
+                raise DataError(
+                    f"column {column.name!r}, row {row + 1}: {values[row]:g} does not fit float32; "
+                    "rescale the column"
+                )
+            result[:, index] = values
+        missing = np.isnan(result[:, index])
+        if missing.all():
+            raise DataError(f"column {column.name!r} has no value in any row; drop it")
+        found.append(Column("category" if categories else "number", categories, bool(missing.any())))
+    plain = all(column == Column() for column in found)
+    return result, () if plain else tuple(found)
 
 
 def target(column: pl.Series) -> Target:
@@ -60,8 +77,8 @@ def target(column: pl.Series) -> Target:
     return Target(column.name, numbers(column))
 
 
-def numbers(column: pl.Series) -> Doubles:
-    """A column as finite float64 numbers; booleans are 0 and 1.
+def numbers(column: pl.Series, *, missing: bool = False) -> Doubles:
+    """A column as finite float64 numbers, booleans as 0 and 1; NaN for missing values, where they may be.
 
     Raises
     ------
@@ -69,34 +86,31 @@ def numbers(column: pl.Series) -> Doubles:
         Names the column, the row (the first row of data is 1), the value, and what to do.
     """
     text = _text(column)
-    if text is None:
-        if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
-            raise DataError(
-                f"column {column.name!r} holds {column.dtype} values, not numbers: "
-                "encode it as numbers, or drop it"
-            )
-        _refuse_missing(column)
-        parsed = column.cast(pl.Float64)
-    else:
-        _refuse_missing(text)
-        parsed = text.cast(pl.Float64, strict=False)
-        if parsed.null_count():
-            row = _first(parsed.is_null())
-            value = text[row]
-            hint = (
-                "write decimals with a point"
-                if _DECIMAL_COMMA.fullmatch(value)
-                else "encode it as a number, or drop the column"
-            )
-            raise DataError(f"column {column.name!r}, row {row + 1}: {value!r} is not a number; {hint}")
-    finite = parsed.is_finite()
-    if not finite.all():
-        row = _first(~finite)
-        kind = "NaN (missing)" if np.isnan(parsed[row]) else "infinite"
+    if text is None and not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
         raise DataError(
-            f"column {column.name!r}, row {row + 1}: the value is {kind}; fill it, or drop the row"
+            f"column {column.name!r} holds {column.dtype} values, not numbers: "
+            "encode it as numbers, or drop it"
         )
-    return parsed.to_numpy().astype(np.float64, copy=False)
+    values = column if text is None else text
+    if not missing:
+        _refuse_missing(values)
+    parsed = values.cast(pl.Float64, strict=False)
+    unread = parsed.is_null() & ~_missing(values)
+    if unread.any():
+        row = _first(unread)
+        hint = "encode it as a number, or drop the column"
+        if re.match(_DECIMAL_COMMA, values[row]):
+            hint = "write decimals with a point"
+        elif missing:
+            hint = "most values are: correct it, drop the column, or name it with --categorical"
+        raise DataError(f"column {column.name!r}, row {row + 1}: {values[row]!r} is not a number; {hint}")
+    infinite = parsed.is_infinite().fill_null(False)
+    if infinite.any():
+        row = _first(infinite)
+        raise DataError(
+            f"column {column.name!r}, row {row + 1}: the value is infinite; fill it, or drop the row"
+        )
+    return parsed.fill_null(np.nan).to_numpy().astype(np.float64, copy=False)
 
 
 def _text(column: pl.Series) -> pl.Series | None:
@@ -105,10 +119,22 @@ def _text(column: pl.Series) -> pl.Series | None:
     return column.str.strip_chars() if column.dtype == pl.String else None
 
 
-def _refuse_missing(column: pl.Series) -> None:
+def _missing(column: pl.Series) -> pl.Series:
     missing = column.is_null()
     if column.dtype == pl.String:
-        missing = missing | column.str.to_lowercase().is_in(_MISSING).fill_null(True)
+        return missing | column.str.to_lowercase().is_in(MISSING).fill_null(True)
+    return missing | column.is_nan().fill_null(True) if column.dtype.is_float() else missing
+
+
+def _is_categorical(text: pl.Series) -> bool:
+    """Whether most of the values that are there read neither as numbers nor as decimals with a comma."""
+    values = text.filter(~_missing(text))
+    number = values.cast(pl.Float64, strict=False).is_not_null() | values.str.contains(_DECIMAL_COMMA)
+    return int(number.sum()) < len(values) / 2
+
+
+def _refuse_missing(column: pl.Series) -> None:
+    missing = _missing(column)
     if missing.any():
         row = _first(missing)
         shown = f" ({column[row]!r})" if column[row] else ""

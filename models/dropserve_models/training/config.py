@@ -87,6 +87,9 @@ class TrainingConfig(BaseModel):
     """Probability of zeroing an input feature (after standardisation)."""
     hidden_drop: Annotated[tuple[DropRate, ...], BeforeValidator(_split)] = (0.1,)
     """Probability of zeroing a hidden unit: one rate for each hidden layer, or one for all."""
+    embedding_width: Annotated[int, Field(ge=0, le=LARGEST_WIDTH)] | None = None
+    """Units of the embedding of every categorical column; 0: one-hot. None: one-hot up to 20 categories, and
+    above 1.6 n^.56 units, at most 50."""
     max_norm: Positive | None = None
     """Largest norm of a hidden unit's incoming weights (Srivastava et al. 2014; Keras' MaxNorm)."""
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.1

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from dropserve_models.errors import ExportError
 from dropserve_models.inference.deterministic import Session
-from dropserve_models.training.activations import LEAKY_SLOPE
-from dropserve_models.training.config import Activation
+from dropserve_models.training.encoding_graph import encode
 from dropserve_models.training.losses import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
 from dropserve_models.training.network import Network
 from dropserve_models.training.normalisation import EPSILON, BatchNorm, LayerNorm
+from dropserve_models.training.onnx_graph import Graph
 from dropserve_models.training.pipeline import Pipeline
-from dropserve_models.training.standardise import Scaling
 from dropserve_models.training.table import Floats
 
 OPSET = 17
@@ -39,9 +37,9 @@ def export(pipeline: Pipeline) -> bytes:
     ExportError
         onnx.checker refuses the graph.
     """
-    graph = _Graph()
-    x = graph.scale("standardise", "features", pipeline.feature_scaling)
+    graph = Graph()
     network = pipeline.network
+    x = encode(graph, "features", pipeline.encoding, [table[0].numpy() for table in network.tables])
     for index in range(len(network.weights)):
         source = f"hidden_{index}" if index else "input"
         last = index == len(network.weights) - 1
@@ -63,7 +61,11 @@ def export(pipeline: Pipeline) -> bytes:
         helper.make_graph(
             graph.nodes,
             "dropout_mlp",
-            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", network.sizes[0]])],
+            [
+                helper.make_tensor_value_info(
+                    "features", TensorProto.FLOAT, ["rows", len(pipeline.feature_names)]
+                )
+            ],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", width]) for name in outputs],
             initializer=graph.initializers,
         ),
@@ -131,7 +133,7 @@ def _linear(network: Network, index: int) -> tuple[Floats, Floats]:
     return weight.float().T.contiguous().numpy(), bias.float().numpy()
 
 
-def _head(graph: _Graph, x: str, pipeline: Pipeline) -> list[str]:
+def _head(graph: Graph, x: str, pipeline: Pipeline) -> list[str]:
     scaling = pipeline.target_scaling
     if scaling is None:
         graph.node("output", "Softmax", [x], "probabilities", axis=1)
@@ -151,72 +153,3 @@ def _head(graph: _Graph, x: str, pipeline: Pipeline) -> list[str]:
     scale = graph.constant("noise/scale", np.square(scaling.std))
     graph.node("noise", "Mul", [variance, scale], "noise_variance")
     return ["mean", "noise_variance"]
-
-
-@dataclass
-class _Graph:
-    """Nodes and constants as they come, named ``part/Operation``."""
-
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: list[onnx.TensorProto] = field(default_factory=list)
-
-    def constant(self, name: str, value: NDArray[Any]) -> str:
-        self.initializers.append(numpy_helper.from_array(value, name))
-        return name
-
-    def node(
-        self, part: str, operation: str, inputs: list[str], output: str | None = None, **attributes: Any
-    ) -> str:
-        name = f"{part}/{operation}"
-        output = output or f"{name}:0"
-        self.nodes.append(helper.make_node(operation, inputs, [output], name=name, **attributes))
-        return output
-
-    def split(self, part: str, inputs: list[str], outputs: list[str]) -> list[str]:
-        self.nodes.append(helper.make_node("Split", inputs, outputs, name=f"{part}/Split", axis=1))
-        return outputs
-
-    def scale(self, part: str, x: str, scaling: Scaling) -> str:
-        shifted = self.node(part, "Sub", [x, self.constant(f"{part}/mean", scaling.mean)])
-        return self.node(part, "Div", [shifted, self.constant(f"{part}/std", scaling.std)])
-
-    def unscale(self, output: str, x: str, scaling: Scaling) -> None:
-        scaled = self.node(output, "Mul", [x, self.constant(f"{output}/std", scaling.std)])
-        self.node(output, "Add", [scaled, self.constant(f"{output}/offset", scaling.mean)], output)
-
-    def linear(self, part: str, x: str, weight: Floats, bias: Floats) -> str:
-        constants = [self.constant(f"{part}/weight", weight), self.constant(f"{part}/bias", bias)]
-        return self.node(part, "Gemm", [x, *constants])
-
-    def layer_norm(self, part: str, x: str, norm: LayerNorm) -> str:
-        constants = [
-            self.constant(f"{part}/{name}", leaf[0, 0].numpy())
-            for name, leaf in (("norm_scale", norm.scale), ("norm_shift", norm.shift))
-        ]
-        return self.node(part, "LayerNormalization", [x, *constants], axis=-1, epsilon=EPSILON)
-
-    def dropout(self, part: str, x: str, rate: float) -> str:
-        if rate == 0.0:
-            return x
-        ratio = self.constant(f"{part}/drop_rate", np.array(rate, np.float32))
-        training = self.constant(f"{part}/training_mode", np.array(False))
-        return self.node(part, "Dropout", [x, ratio, training])
-
-    def activation(self, part: str, x: str, activation: Activation) -> str:
-        if activation == "silu":
-            return self.node(part, "Mul", [x, self.node(part, "Sigmoid", [x])])
-        if activation == "gelu":
-            return self._gelu(part, x)
-        if activation == "leaky_relu":
-            return self.node(part, "LeakyRelu", [x], alpha=LEAKY_SLOPE)
-        return self.node(part, {"relu": "Relu", "tanh": "Tanh"}[activation], [x])
-
-    def _gelu(self, part: str, x: str) -> str:
-        # x (1 + erf(x / sqrt 2)) / 2: Gelu is an operation of its own only from opset 20 on.
-        root = self.constant(f"{part}/sqrt_2", np.array(np.sqrt(2.0), np.float32))
-        one = self.constant(f"{part}/one", np.array(1.0, np.float32))
-        half = self.constant(f"{part}/half", np.array(0.5, np.float32))
-        error = self.node(part, "Erf", [self.node(part, "Div", [x, root])])
-        share = self.node(part, "Mul", [self.node(part, "Add", [error, one]), half], f"{part}/share")
-        self.nodes[-1].name = f"{part}/HalfMul"
-        return self.node(part, "Mul", [x, share])

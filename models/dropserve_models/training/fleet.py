@@ -36,12 +36,21 @@ class Examples:
     Attributes
     ----------
     x : Tensor [examples, features]
+        The last ones are positions, one for each embedding.
     y : Tensor [examples] or [examples, targets]
         Class numbers, int64, or targets.
+    embeddings : tuple of (int, int)
+        Positions and width of each.
     """
 
     x: Tensor
     y: Tensor
+    embeddings: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs the first linear layer has."""
+        return self.x.shape[1] - len(self.embeddings) + sum(width for _, width in self.embeddings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,7 @@ class Fleet:
         self._device = torch.device(device)
         self._x, self._y = examples.x.to(device), examples.y.to(device)
         config = members[0].config
-        sizes = (examples.x.shape[1], *config.hidden, objective.outputs)
+        sizes = (examples.inputs, *config.hidden, objective.outputs)
         self.network = Network(
             sizes,
             config.activation,
@@ -110,6 +119,7 @@ class Fleet:
             device=device,
             norm=config.norm,
             residual=config.residual,
+            embeddings=examples.embeddings,
         )
         seeds = [derive(member.seed, 3) for member in members]
         self.network.initialise([np.random.default_rng(init) for init, _, _ in seeds])

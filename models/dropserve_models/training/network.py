@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dropserve_models.training.activations import ACTIVATIONS
 from dropserve_models.training.config import Activation, Norm
+from dropserve_models.training.embedding import add_up, embed
 from dropserve_models.training.normalisation import LEAVES, Normalised, Places, make_normalisation
 
 EVALUATION_ROWS = 8192
@@ -35,6 +36,7 @@ class Tape:
         Before and after the activation; none for the last layer.
     normals : list of Normalised
         Of the hidden layers, where they are normalised.
+    positions : Tensor of int64 [members, rows, embeddings] or None
     """
 
     weights: Tensor | None = None
@@ -43,6 +45,7 @@ class Tape:
     sums: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
     normals: list[Normalised] = field(default_factory=list)
+    positions: Tensor | None = None
 
 
 class Network:
@@ -55,7 +58,7 @@ class Network:
     Parameters
     ----------
     sizes : sequence of int
-        Units of every layer, from the features to the outputs.
+        Units of every layer, from the inputs, embeddings among them, to the outputs.
     activation : str
         Between the layers; the last one is linear.
     members : int
@@ -63,6 +66,8 @@ class Network:
         Of the hidden layers, before their activation.
     residual : bool
         Whether a hidden layer as wide as the one before adds that one's values, before dropout, to its own.
+    embeddings : sequence of (int, int)
+        Positions and width of each; the last columns of the features are positions in them.
 
     Attributes
     ----------
@@ -71,6 +76,8 @@ class Network:
     weights : list of Tensor [members, out, in]
         As torch.nn.Linear has them: a unit's incoming weights lie together.
     biases : list of Tensor [members, 1, out]
+    tables : list of Tensor [members, positions, width]
+        The embeddings.
     norms : list of Normalisation
         Of each hidden layer; empty where there is none.
     skips : list of bool
@@ -87,11 +94,13 @@ class Network:
         *,
         norm: Norm = "none",
         residual: bool = False,
+        embeddings: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.sizes = tuple(sizes)
         self.activation: Activation = activation
         self.norm: Norm = norm
         self.residual = residual
+        self.embeddings = tuple(embeddings)
         layers = list(pairwise(self.sizes))
         last = len(layers) - 1
         self.skips = [
@@ -102,18 +111,19 @@ class Network:
         for index, (inputs, outputs) in enumerate(layers):
             normal = len(LEAVES[norm]) if index < last else 0
             self._shapes += [(outputs, inputs), *[(1, outputs)] * (1 + normal)]
+        self._shapes += self.embeddings
         counts = [rows * columns for rows, columns in self._shapes]
         self._use(torch.zeros(members, sum(counts), dtype=dtype, device=device))
 
     def _use(self, parameters: Tensor) -> None:
         self.parameters = parameters
-        self.weights, self.biases, normal = self._views(parameters)
+        self.weights, self.biases, normal, self.tables = self._views(parameters)
         self.norms = [make_normalisation(self.norm, leaves) for leaves in normal if leaves]
         self._gradient = torch.zeros_like(parameters)
         self._gradients = self._views(self._gradient)
 
-    def _views(self, buffer: Tensor) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]]]:
-        """Weights, biases and the vectors of the normalisations, layer by layer."""
+    def _views(self, buffer: Tensor) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]], list[Tensor]]:
+        """Weights, biases and the vectors of the normalisations, layer by layer; and the embeddings."""
         counts = [rows * columns for rows, columns in self._shapes]
         parts = zip(torch.split(buffer, counts, dim=1), self._shapes, strict=True)
         leaves = iter([part.view(len(buffer), *shape) for part, shape in parts])
@@ -122,7 +132,7 @@ class Network:
             weights.append(next(leaves))
             biases.append(next(leaves))
             normal.append([next(leaves) for _ in LEAVES[self.norm]] if hidden > 1 else [])
-        return weights, biases, normal
+        return weights, biases, normal, list(leaves)
 
     def initialise(self, randoms: Sequence[np.random.Generator]) -> None:
         """Draw the weights from centred normal distributions of variance gain / inputs; zero the biases.
@@ -140,7 +150,12 @@ class Network:
             for member, random in enumerate(randoms):
                 drawn = random.standard_normal(weight.shape[1:], dtype=np.float32)
                 weight[member].copy_(torch.from_numpy(drawn).mul_(math.sqrt(gain / weight.shape[2])))
-        _, biases, normal = self._views(self.parameters)
+        for table in self.tables:
+            for member, random in enumerate(randoms):
+                drawn = random.standard_normal(table.shape[1:], dtype=np.float32)
+                table[member].copy_(torch.from_numpy(drawn).mul_(1.0 / math.sqrt(table.shape[2])))
+            table[:, -1] = 0.0  # of what is not among the training rows
+        _, biases, normal, _ = self._views(self.parameters)
         for bias in biases:
             bias.zero_()
         for leaves in normal:
@@ -159,6 +174,10 @@ class Network:
             An empty one, to be handed to `backward`. With it batch norm goes by the batch, without it by its
             running statistics.
         """
+        if self.tables:
+            x, positions = embed(self.tables, x)
+            if tape is not None:
+                tape.positions = positions
         return self.forward_from(0, x, masks, tape)
 
     def forward_from(
@@ -199,7 +218,7 @@ class Network:
             A buffer that the next call overwrites.
         """
         derive = ACTIVATIONS[self.activation].backward
-        weights, biases, normal = self._gradients
+        weights, biases, normal, tables = self._gradients
         above = gradient
         for index in reversed(range(len(self.weights))):
             # Not by out=: into a view that is not contiguous torch multiplies more slowly than it copies.
@@ -208,12 +227,15 @@ class Network:
             # Adam would take for a direction.
             if self.norm != "batch" or index == len(self.weights) - 1:
                 torch.sum(gradient, dim=1, keepdim=True, out=biases[index])
-            if index == 0:
+            if index == 0 and not tables:
                 break
             by_values = torch.bmm(gradient, self.weights[index])
             mask = tape.masks[index]
             if mask is not None:
                 by_values.mul_(mask)
+            if index == 0 and tape.positions is not None:
+                add_up(by_values, tape.positions, tables)
+                break
             if self.skips[index]:
                 by_values.add_(above)
             above = by_values
@@ -234,14 +256,22 @@ class Network:
 
     def holding(self, parameters: Tensor) -> Network:
         """A network of the same shape whose members have these parameters, [members, parameters]."""
-        network = Network(self.sizes, self.activation, 0, norm=self.norm, residual=self.residual)
+        network = Network(
+            self.sizes,
+            self.activation,
+            0,
+            norm=self.norm,
+            residual=self.residual,
+            embeddings=self.embeddings,
+        )
         network._use(parameters)
         return network
 
     def is_weight(self) -> Tensor:
-        """1 for weights and 0 for all others, [parameters]."""
+        """1 for weights, those of embeddings among them, and 0 for all others, [parameters]."""
         ones = torch.zeros_like(self.parameters[:1])
-        for weight in self._views(ones)[0]:
+        weights, _, _, tables = self._views(ones)
+        for weight in (*weights, *tables):
             weight.fill_(1.0)
         return ones[0]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dropserve_models.prediction import Task
+from dropserve_models.training.encoding import Encoding
 from dropserve_models.training.losses import GaussianNoise, Objective
 from dropserve_models.training.network import Network
 from dropserve_models.training.standardise import Scaling
@@ -16,13 +17,13 @@ from dropserve_models.training.table import Floats
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Standardisation, network and what follows it.
+    """Encoding of the columns, network and what follows it.
 
     Attributes
     ----------
     task : {"regression", "binary", "multiclass"}
     feature_names, output_names : tuple of str
-    feature_scaling : Scaling
+    encoding : Encoding
     target_scaling : Scaling or None
         For regression.
     network : Network
@@ -34,7 +35,7 @@ class Pipeline:
     task: Task
     feature_names: tuple[str, ...]
     output_names: tuple[str, ...]
-    feature_scaling: Scaling
+    encoding: Encoding
     target_scaling: Scaling | None
     network: Network
     drop_rates: tuple[float, ...]
@@ -58,7 +59,7 @@ class Pipeline:
             ``probabilities`` [rows, classes]; or ``mean`` [rows, targets] in the targets' units and,
             where the model predicts noise, ``noise_variance`` [rows, targets] in their squares.
         """
-        x = torch.from_numpy(self.feature_scaling.apply(features)).unsqueeze(0)
+        x = torch.from_numpy(self.encoding.apply(features)).unsqueeze(0)
         return self.answers(self.network.evaluate(x)[0])
 
     def answers(self, outputs: Tensor) -> dict[str, Floats]:

@@ -15,8 +15,10 @@ from dropserve_models.training.batches import Index
 from dropserve_models.training.checkpoint import CheckpointFolder
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.device import training_device
+from dropserve_models.training.encoding import Encoding
 from dropserve_models.training.fit import Epoch, History, OnEpoch, fit
 from dropserve_models.training.fleet import Examples, Member, fleet_key
+from dropserve_models.training.layout import Layout
 from dropserve_models.training.losses import CrossEntropy, GaussianNoise, Objective, SquaredError
 from dropserve_models.training.pipeline import Pipeline
 from dropserve_models.training.split import Split
@@ -83,7 +85,7 @@ def fit_pipelines(
     checkpoints: CheckpointFolder | None = None,
     stage: str = "fit",
 ) -> list[Fitted]:
-    """Fit a pipeline for each of `fits`: scales measured on its training rows, and a network.
+    """Fit a pipeline for each of `fits`: columns encoded by its training rows, and a network.
 
     Those that differ in `fleet.MEMBER_OPTIONS` at most are trained as one fleet.
 
@@ -110,7 +112,7 @@ def fit_pipelines(
         fleet = [fits[number] for number in numbers]
         config = fleet[0].config
         objective = make_objective(goal, config)
-        scaled = _Scaled(table, goal)
+        scaled = _Scaled(table, goal, layout_of(table, config))
         members = [
             Member(one.config, *scaled.examples_of(one.split), one.seed, _class_weights(goal, one))
             for one in fleet
@@ -126,14 +128,17 @@ def fit_pipelines(
                 checkpoint=None if checkpoints is None else checkpoints.open(f"{stage}-{position + 1}"),
             )
         for place, number in enumerate(numbers):
-            feature_scaling, target_scaling = scaled.scalings(fleet[place].split)
+            encoding, target_scaling = scaled.scalings(fleet[place].split)
+            network = trained.network.holding(trained.network.parameters[place : place + 1].clone())
+            for embedding, weights in zip(network.tables, encoding.averages(), strict=True):
+                embedding[0, -1] = torch.from_numpy(weights) @ embedding[0, :-1]
             pipeline = Pipeline(
                 task=goal.task,
                 feature_names=table.feature_names,
                 output_names=goal.output_names,
-                feature_scaling=feature_scaling,
+                encoding=encoding,
                 target_scaling=target_scaling,
-                network=trained.network.holding(trained.network.parameters[place : place + 1].clone()),
+                network=network,
                 drop_rates=fleet[place].config.drop_rates,
                 objective=objective,
             )
@@ -159,14 +164,15 @@ def make_objective(goal: Goal, config: TrainingConfig) -> Objective:
 
 
 class _Scaled:
-    """Copies of a table, each standardised on some of its rows, as the examples of a fleet."""
+    """Copies of a table, each encoded by some of its rows, as the examples of a fleet."""
 
-    def __init__(self, table: Table, goal: Goal) -> None:
+    def __init__(self, table: Table, goal: Goal, layout: Layout) -> None:
         self._table = table
         self._goal = goal
-        self._copies: dict[bytes, tuple[int, Scaling, Scaling | None]] = {}
+        self._layout = layout
+        self._copies: dict[bytes, tuple[int, Encoding, Scaling | None]] = {}
 
-    def scalings(self, split: Split) -> tuple[Scaling, Scaling | None]:
+    def scalings(self, split: Split) -> tuple[Encoding, Scaling | None]:
         """Of the features, and of the targets for regression."""
         return self._copy(split)[1:]
 
@@ -175,22 +181,22 @@ class _Scaled:
         offset = self._copy(split)[0] * self._table.rows
         return split.training + offset, split.validation + offset
 
-    def _copy(self, split: Split) -> tuple[int, Scaling, Scaling | None]:
+    def _copy(self, split: Split) -> tuple[int, Encoding, Scaling | None]:
         key = split.training.tobytes()
         if key not in self._copies:
-            features = Scaling.of(self._table.features[split.training])
+            features = Encoding.of(self._table.features[split.training], self._layout)
             targets = None if self._goal.is_classification else Scaling.of(self._goal.values[split.training])
             self._copies[key] = len(self._copies), features, targets
         return self._copies[key]
 
     def examples(self) -> Examples:
         """All copies, one after the other."""
-        x = np.concatenate([scaling.apply(self._table.features) for _, scaling, _ in self._copies.values()])
+        x = np.concatenate([encoding.apply(self._table.features) for _, encoding, _ in self._copies.values()])
         values = self._goal.values
         y = np.concatenate(
             [values if scaling is None else scaling.apply(values) for *_, scaling in self._copies.values()]
         )
-        return Examples(torch.from_numpy(x), torch.from_numpy(y))
+        return Examples(torch.from_numpy(x), torch.from_numpy(y), self._layout.embeddings)
 
 
 def _fleets(table: Table, goal: Goal, fits: Sequence[Fit]) -> list[list[int]]:
@@ -203,16 +209,24 @@ def _fleets(table: Table, goal: Goal, fits: Sequence[Fit]) -> list[list[int]]:
         config = fits[numbers[0]].config
         parameters = _parameters(table, config, make_objective(goal, config))
         # Weights, the best ones, gradients and the optimiser's buffers; a copy of the table; activations.
-        units = table.features.shape[1] + sum(config.hidden)
-        floats = 7 * parameters + table.features.size + 6 * units * config.batch_size
+        inputs = layout_of(table, config).inputs
+        units = inputs + sum(config.hidden)
+        floats = 7 * parameters + table.rows * inputs + 6 * units * config.batch_size
         size = max(1, FLEET_BYTES // (4 * floats))
         fleets += [numbers[start : start + size] for start in range(0, len(numbers), size)]
     return fleets
 
 
 def _parameters(table: Table, config: TrainingConfig, objective: Objective) -> int:
-    sizes = (table.features.shape[1], *config.hidden, objective.outputs)
-    return sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
+    layout = layout_of(table, config)
+    sizes = (layout.inputs, *config.hidden, objective.outputs)
+    embedded = sum(positions * width for positions, width in layout.embeddings)
+    return embedded + sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
+
+
+def layout_of(table: Table, config: TrainingConfig) -> Layout:
+    """How the columns become a network's inputs."""
+    return Layout.of(table.columns, table.features.shape[1], config.embedding_width)
 
 
 def _class_weights(goal: Goal, fit: Fit) -> tuple[float, ...] | None:

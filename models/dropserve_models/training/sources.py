@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,13 +12,16 @@ from dropserve_models.errors import DataError
 from dropserve_models.training import columns
 from dropserve_models.training.arrays import read_npz
 from dropserve_models.training.bundled import read_bundled
+from dropserve_models.training.choice import find_column, resolve_categorical
 from dropserve_models.training.delimited import looks_like_data, read_delimited
 from dropserve_models.training.table import Table, listed
 
 BUNDLED_PREFIX = "sklearn:"
 
 
-def read_table(source: str, targets: Sequence[str] = (), *, header: bool = True) -> Table:
+def read_table(
+    source: str, targets: Sequence[str] = (), *, header: bool = True, categorical: Sequence[str] = ()
+) -> Table:
     """Read a table to train on.
 
     Parameters
@@ -29,6 +33,9 @@ def read_table(source: str, targets: Sequence[str] = (), *, header: bool = True)
         source tells targets from features (.npz, ``sklearn:NAME``): all of them then.
     header : bool
         Whether the first line of a .csv or .tsv file names its columns.
+    categorical : sequence of str
+        Columns whose numbers are the names of categories, by name or by number; text is taken for categories
+        anyway.
 
     Raises
     ------
@@ -36,7 +43,7 @@ def read_table(source: str, targets: Sequence[str] = (), *, header: bool = True)
         The source can't be read, or its content can't be trained on.
     """
     if source.startswith(BUNDLED_PREFIX):
-        return _choose(read_bundled(source.removeprefix(BUNDLED_PREFIX)), targets, source)
+        return _choose(read_bundled(source.removeprefix(BUNDLED_PREFIX), categorical), targets, source)
     path = Path(source)
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".parquet", ".npz"):
@@ -49,11 +56,12 @@ def read_table(source: str, targets: Sequence[str] = (), *, header: bool = True)
         if path.stat().st_size == 0:
             raise DataError(f"{source} is empty")
         if suffix == ".npz":
-            return _choose(read_npz(path), targets, source)
+            return _choose(read_npz(path, categorical), targets, source)
         frame = _read_parquet(path) if suffix == ".parquet" else read_delimited(path, header=header)
     except OSError as error:
         raise DataError(f"can't read {source}: {error.strerror or error}") from error
-    return _table(frame, targets, source, check_header=header and suffix != ".parquet")
+    check_header = header and suffix != ".parquet"
+    return _table(frame, targets, source, categorical, check_header=check_header)
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
@@ -66,7 +74,9 @@ def _read_parquet(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _table(frame: pl.DataFrame, targets: Sequence[str], source: str, check_header: bool) -> Table:
+def _table(
+    frame: pl.DataFrame, targets: Sequence[str], source: str, categorical: Sequence[str], check_header: bool
+) -> Table:
     hint = (
         "; is the first line data? then --no-header"
         if check_header and looks_like_data(frame.columns)
@@ -76,8 +86,11 @@ def _table(frame: pl.DataFrame, targets: Sequence[str], source: str, check_heade
     feature_names = [name for name in frame.columns if name not in chosen]
     if not feature_names:
         raise DataError(f"{source} has no column but the target: there is nothing to predict from")
-    features = columns.features([frame[name] for name in feature_names])
-    return Table(tuple(feature_names), features, tuple(columns.target(frame[name]) for name in chosen))
+    named = resolve_categorical(categorical, frame.columns, source)
+    if wrong := [name for name in named if name in chosen]:
+        raise DataError(f"{wrong[0]!r} is the target: it can't be a categorical feature as well")
+    features, found = columns.features([frame[name] for name in feature_names], named)
+    return Table(tuple(feature_names), features, tuple(columns.target(frame[name]) for name in chosen), found)
 
 
 def _choose(table: Table, targets: Sequence[str], source: str) -> Table:
@@ -85,14 +98,14 @@ def _choose(table: Table, targets: Sequence[str], source: str) -> Table:
         return table
     by_name = {target.name: target for target in table.targets}
     chosen = _resolve(targets, list(by_name), source, hint="")
-    return Table(table.feature_names, table.features, tuple(by_name[name] for name in chosen))
+    return replace(table, targets=tuple(by_name[name] for name in chosen))
 
 
 def _resolve(targets: Sequence[str], names: list[str], source: str, hint: str) -> list[str]:
     shown = listed(names)
     if not targets:
         raise DataError(f"which column of {source} is the target? it has: {shown}{hint}")
-    chosen = [_find(target, names) for target in targets]
+    chosen = [find_column(target, names) for target in targets]
     for target, name in zip(targets, chosen, strict=True):
         if name is None:
             raise DataError(f"{source} has no column {target!r} to be the target; it has: {shown}{hint}")
@@ -100,15 +113,3 @@ def _resolve(targets: Sequence[str], names: list[str], source: str, hint: str) -
     if len(set(resolved)) < len(resolved):
         raise DataError(f"a target is given twice: {', '.join(resolved)}")
     return resolved
-
-
-def _find(target: str, names: list[str]) -> str | None:
-    if target in names:
-        return target
-    try:
-        number = int(target)
-    except ValueError:
-        return None
-    if number == 0 or not -len(names) <= number <= len(names):
-        return None
-    return names[number - 1 if number > 0 else number]

@@ -1,4 +1,4 @@
-"""A table to learn from, checked: finite float32 features and one or more targets."""
+"""A table to learn from, checked: float32 features and one or more targets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dropserve_models.columns import Column
 
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
@@ -49,11 +51,22 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Features [rows, features], float32 as a server receives them, and their targets."""
+    """Features [rows, features], float32 as a server receives them, and their targets.
+
+    Attributes
+    ----------
+    feature_names : tuple of str
+    features : ndarray [rows, features]
+        Finite numbers, codes of categories, and NaN where a value is missing.
+    targets : tuple of Target
+    columns : tuple of Column
+        What each feature holds; empty where all are numbers, and none is missing.
+    """
 
     feature_names: tuple[str, ...]
     features: Floats
     targets: tuple[Target, ...]
+    columns: tuple[Column, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -61,10 +74,12 @@ class Table:
         return len(self.features)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the column names, the shape and every value."""
+        """SHA-256 over the column names, the shape, the categories and every value."""
         digest = hashlib.sha256()
         digest.update(repr((self.feature_names, self.features.shape)).encode())
         digest.update(np.ascontiguousarray(self.features).data)
+        if self.columns:
+            digest.update(repr(self.columns).encode())
         for target in self.targets:
             digest.update(repr((target.name, target.labels)).encode())
             values = target.values

@@ -17,7 +17,7 @@ import numpy as np
 from dropserve_models import publishing
 from dropserve_models.errors import ArtifactError, ConfigError
 from dropserve_models.inference.deterministic import Device
-from dropserve_models.manifest import Manifest, TrainingRecord, sha256_of
+from dropserve_models.manifest import ColumnRecord, Manifest, TrainingRecord, sha256_of
 from dropserve_models.training import export
 from dropserve_models.training.checkpoint import CheckpointFolder
 from dropserve_models.training.config import TrainingConfig
@@ -60,6 +60,8 @@ class Job:
         Columns to predict, by name or by number (1 is the first, -1 the last).
     header : bool
         Whether the first line of a .csv or .tsv file names the columns.
+    categorical : tuple of str
+        Columns whose numbers are the names of categories, by name or by number.
     config : TrainingConfig
     folds : int
         Of a cross-validation beforehand, at least 2; 0 for none.
@@ -79,6 +81,7 @@ class Job:
     repository: Path
     targets: tuple[str, ...] = ()
     header: bool = True
+    categorical: tuple[str, ...] = ()
     config: TrainingConfig = field(default_factory=TrainingConfig)
     folds: int = 0
     repeats: int = 1
@@ -143,7 +146,7 @@ def train(
         Publishing failed. Nothing was left behind.
     """
     _check(job)
-    table = read_table(job.data, job.targets, header=job.header)
+    table = read_table(job.data, job.targets, header=job.header, categorical=job.categorical)
     goal = recognise(table, job.config.task)
     split_seed, fit_seed, folds_seed, search_seed = derive(np.random.SeedSequence(job.config.seed), 4)
     split = split_rows(goal, job.config.validation, np.random.default_rng(split_seed))
@@ -189,7 +192,7 @@ def train(
     fitted.check_converged()
     pipeline, history = fitted.pipeline, fitted.history
     seconds = time.monotonic() - started
-    constant = [table.feature_names[index] for index in np.flatnonzero(pipeline.feature_scaling.constant)]
+    constant = [table.feature_names[index] for index in pipeline.encoding.constant()]
     if constant:
         warn(
             f"constant in the training rows, kept and scaled by 1: {listed(constant)}; "
@@ -319,6 +322,7 @@ def _manifest(
     return Manifest(
         task=pipeline.task,
         feature_names=pipeline.feature_names,
+        columns=tuple(ColumnRecord(**asdict(column)) for column in table.columns),
         output_names=pipeline.output_names,
         drop_rates=tuple(rate for rate in pipeline.drop_rates if rate > 0.0),
         predicts_noise=pipeline.predicts_noise,

@@ -47,6 +47,34 @@ TASK_MULTICLASS: Task.ValueType  # 3
 """Three or more classes; outputs are one column of probability per class."""
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
+class _ColumnKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ColumnKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ColumnKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COLUMN_KIND_UNSPECIFIED: _ColumnKind.ValueType  # 0
+    """Not said. Never sent by a server."""
+    COLUMN_KIND_NUMBER: _ColumnKind.ValueType  # 1
+    """Numbers."""
+    COLUMN_KIND_CATEGORY: _ColumnKind.ValueType  # 2
+    """Categories. A value travels as its code: its index in Column.categories. Any other number stands for a category
+    that the model does not know, which has an answer too: that of the average of the categories it was trained on.
+    """
+
+class ColumnKind(_ColumnKind, metaclass=_ColumnKindEnumTypeWrapper):
+    """What the values of an input column are."""
+
+COLUMN_KIND_UNSPECIFIED: ColumnKind.ValueType  # 0
+"""Not said. Never sent by a server."""
+COLUMN_KIND_NUMBER: ColumnKind.ValueType  # 1
+"""Numbers."""
+COLUMN_KIND_CATEGORY: ColumnKind.ValueType  # 2
+"""Categories. A value travels as its code: its index in Column.categories. Any other number stands for a category
+that the model does not know, which has an answer too: that of the average of the categories it was trained on.
+"""
+Global___ColumnKind: _TypeAlias = ColumnKind  # noqa: Y015
+
 class _VersionState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -80,6 +108,38 @@ VERSION_STATE_UNLOADED: VersionState.ValueType  # 4
 Global___VersionState: _TypeAlias = VersionState  # noqa: Y015
 
 @_typing.final
+class Column(_message.Message):
+    """What one column of PredictRequest.inputs holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    ACCEPTS_MISSING_FIELD_NUMBER: _builtins.int
+    kind: Global___ColumnKind.ValueType
+    """What its values are."""
+    accepts_missing: _builtins.bool
+    """Whether a value may be missing, which is NaN. Otherwise NaN is refused with INVALID_ARGUMENT."""
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the categories, by code. Empty for numbers."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___ColumnKind.ValueType = ...,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
+        accepts_missing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_missing", b"accepts_missing", "categories", b"categories", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Column: _TypeAlias = Column  # noqa: Y015
+
+@_typing.final
 class ModelInfo(_message.Message):
     """One version of one model, as this server serves it."""
 
@@ -95,6 +155,7 @@ class ModelInfo(_message.Message):
     MONTE_CARLO_UNAVAILABLE_FIELD_NUMBER: _builtins.int
     PREDICTS_NOISE_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The model's name: the name of its folder in the repository."""
     version: _builtins.str
@@ -133,6 +194,12 @@ class ModelInfo(_message.Message):
         the order in which they are applied. Empty for a model without dropout.
         """
 
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Column]:
+        """What each input column holds, in the order of `feature_names`. Empty where all hold numbers and none accepts
+        missing values.
+        """
+
     def __init__(
         self,
         *,
@@ -146,10 +213,11 @@ class ModelInfo(_message.Message):
         monte_carlo_unavailable: _builtins.str = ...,
         predicts_noise: _builtins.bool = ...,
         provider: _builtins.str = ...,
+        columns: _abc.Iterable[Global___Column] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drop_rates", b"drop_rates", "feature_names", b"feature_names", "is_default", b"is_default", "monte_carlo_unavailable", b"monte_carlo_unavailable", "name", b"name", "output_names", b"output_names", "predicts_noise", b"predicts_noise", "provider", b"provider", "task", b"task", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "drop_rates", b"drop_rates", "feature_names", b"feature_names", "is_default", b"is_default", "monte_carlo_unavailable", b"monte_carlo_unavailable", "name", b"name", "output_names", b"output_names", "predicts_noise", b"predicts_noise", "provider", b"provider", "task", b"task", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,7 +74,8 @@ class PredictRequest(_message.Message):
     @_builtins.property
     def inputs(self) -> _tensor_pb2.Tensor:
         """The features, [rows, features], with at least one row and the columns in the order of
-        ModelInfo.feature_names. NaN and infinities are refused.
+        ModelInfo.feature_names. A category is given by its code, a missing value by NaN, where ModelInfo.columns
+        accepts it; NaN elsewhere is refused, and so are infinities.
         """
 
     @_builtins.property

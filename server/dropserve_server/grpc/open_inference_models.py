@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from dropserve.inference import model_config_pb2 as config_pb2
 from dropserve.inference import statistics_pb2
@@ -131,7 +133,7 @@ def _properties(served: ServedModel) -> dict[str, str]:
     info, unavailable = served.info, served.model.monte_carlo_unavailable
     plain = outputs_of(info, None)
     error_bars = [name for name in outputs_of(info, _EVERYTHING) if name not in plain]
-    facts = {
+    facts: dict[str, Any] = {
         "task": info.task,
         "feature_names": info.feature_names,
         "output_names": info.output_names,
@@ -139,6 +141,8 @@ def _properties(served: ServedModel) -> dict[str, str]:
         "error_bar_outputs": [] if unavailable else error_bars,
         "error_bars_unavailable": unavailable,
     }
+    if info.columns:
+        facts["columns"] = [asdict(column) for column in info.columns]
     return {name: json.dumps(fact, ensure_ascii=False) for name, fact in facts.items()}
 
 

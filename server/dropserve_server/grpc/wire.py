@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from dropserve.v1 import model_pb2, prediction_pb2, tensor_pb2
+from dropserve_models.columns import Kind
 from dropserve_models.prediction import FloatArray, Masks, MonteCarloOptions, Prediction, Task
 from dropserve_server.errors import InvalidRequest
 from dropserve_server.predictor import PredictionJob
@@ -27,6 +28,11 @@ _TASKS: dict[Task, model_pb2.Task.ValueType] = {
     "regression": model_pb2.TASK_REGRESSION,
     "binary": model_pb2.TASK_BINARY,
     "multiclass": model_pb2.TASK_MULTICLASS,
+}
+
+_KINDS: dict[Kind, model_pb2.ColumnKind.ValueType] = {
+    "number": model_pb2.COLUMN_KIND_NUMBER,
+    "category": model_pb2.COLUMN_KIND_CATEGORY,
 }
 
 _STATES: dict[State, model_pb2.VersionState.ValueType] = {
@@ -147,6 +153,14 @@ def write_model(served: ServedModel, is_default: bool) -> model_pb2.ModelInfo:
         monte_carlo_unavailable=served.model.monte_carlo_unavailable or "",
         predicts_noise=info.predicts_noise,
         provider=info.provider,
+        columns=[
+            model_pb2.Column(
+                kind=_KINDS[column.kind],
+                categories=column.categories,
+                accepts_missing=column.accepts_missing,
+            )
+            for column in info.columns
+        ],
     )
 
 

@@ -14,7 +14,9 @@ from onnx import numpy_helper
 from dropserve_models.errors import ExportError
 from dropserve_models.prediction import Task
 from dropserve_models.training.config import Activation
+from dropserve_models.training.encoding import Encoding
 from dropserve_models.training.export import OPSET, TOLERANCE, export, relative_difference, run, verify
+from dropserve_models.training.layout import Layout
 from dropserve_models.training.losses import CrossEntropy, GaussianNoise, Objective, SquaredError
 from dropserve_models.training.network import Network
 from dropserve_models.training.pipeline import Pipeline
@@ -52,7 +54,7 @@ def pipeline(
         task=task,
         feature_names=tuple("abcde"),
         output_names=tuple(f"out_{i}" for i in range(width)),
-        feature_scaling=Scaling.of(FEATURES),
+        encoding=Encoding.of(FEATURES, Layout.of((), 5)),
         target_scaling=Scaling.of(TARGETS[:, :width]) if task == "regression" else None,
         network=network,
         drop_rates=drop_rates,
@@ -62,7 +64,7 @@ def pipeline(
 
 def reference(trained: Pipeline) -> dict[str, NDArray[np.float64]]:
     """The same arithmetic, written out in float64."""
-    x = (FEATURES - trained.feature_scaling.mean.astype(float)) / trained.feature_scaling.std
+    x = (FEATURES - trained.encoding.scaling.mean.astype(float)) / trained.encoding.scaling.std
     functions: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
         "relu": lambda z: z.clamp(min=0),
         "leaky_relu": lambda z: torch.where(z > 0, z, 0.01 * z),

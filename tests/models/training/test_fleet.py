@@ -81,6 +81,19 @@ def test_a_member_learns_what_it_would_learn_alone(
             assert found.score == pytest.approx(expected.score, abs=0.051)
 
 
+def test_members_with_embeddings_learn_what_they_would_learn_alone() -> None:
+    data = examples()
+    positions = torch.from_numpy(np.random.default_rng(1).integers(0, 5, (ROWS, 2))).float()
+    data = Examples(torch.cat([data.x[:, :3], positions], dim=1), data.y, ((6, 3), (7, 2)))
+    members = [member(seed, **options) for seed, options in enumerate(OPTIONS[:3])]
+    together = fit(members, data, CrossEntropy(2)).network
+    for number, one in enumerate(members):
+        alone = fit([one], data, CrossEntropy(2)).network
+        torch.testing.assert_close(together.parameters[number], alone.parameters[0], rtol=1e-3, atol=1e-4)
+        for table in alone.tables:  # positions that no row has are as they began, but for the decay
+            assert not table[0, -1].any()
+
+
 def test_members_differ_where_their_seeds_or_options_do() -> None:
     parameters = trained(member(0), member(0), member(1), member(0, max_norm=0.5)).network.parameters
     assert torch.equal(parameters[0], parameters[1])

@@ -97,6 +97,42 @@ def test_the_gradient_is_that_of_autograd(
         torch.testing.assert_close(outputs, ours.forward(x, masks))
 
 
+def test_embeddings_take_the_place_of_positions_and_learn() -> None:
+    ours = Network((2 + 3 + 1, 7, 2), "tanh", 2, dtype=torch.float64, embeddings=[(4, 3), (2, 1)])
+    assert [table.shape for table in ours.tables] == [(2, 4, 3), (2, 2, 1)]
+    random = torch.Generator().manual_seed(0)
+    ours.parameters.normal_(generator=random)
+    x = torch.randn(2, 9, 4, generator=random, dtype=torch.float64)
+    x[..., 2] = torch.randint(0, 4, (2, 9), generator=random)
+    x[..., 3] = torch.randint(0, 2, (2, 9), generator=random)
+    mask = torch.rand(2, 9, 6, generator=random, dtype=torch.float64).gt(0.3) / 0.7
+    weights = torch.randn(2, 9, 2, generator=random, dtype=torch.float64)
+
+    leaf = ours.parameters.clone().requires_grad_()
+    held = ours.holding(leaf)
+    rows = [
+        torch.cat([x[member, :, :2], *(
+            nn.functional.embedding(x[member, :, 2 + number].long(), table[member])
+            for number, table in enumerate(held.tables)
+        )], dim=1)
+        for member in range(2)
+    ]  # fmt: skip
+    expected = held.forward_from(0, torch.stack(rows), [mask, None])
+    (expected * weights).sum().backward()  # type: ignore[no-untyped-call]
+    tape = Tape()
+    torch.testing.assert_close(ours.forward(x, [mask, None], tape), expected.detach())
+    torch.testing.assert_close(ours.backward(tape, weights), leaf.grad)
+    torch.testing.assert_close(ours.backward(tape, weights), leaf.grad)  # the buffer is not added to
+
+
+def test_unseen_categories_begin_as_zeros_and_embeddings_decay() -> None:
+    ours = Network((4, 2), "relu", 2, embeddings=[(50, 4)])
+    ours.initialise([np.random.default_rng(member) for member in range(2)])
+    assert not ours.tables[0][:, -1].any()
+    assert ours.tables[0][:, :-1].square().sum(dim=2).mean().item() == pytest.approx(1.0, rel=0.2)
+    assert ours.is_weight().tolist() == [1.0] * 8 + [0.0] * 2 + [1.0] * 200
+
+
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("norm", ["batch", "layer"])
 def test_the_order_within_a_hidden_layer(norm: Norm, residual: bool) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from dropserve_models.columns import Column
 from dropserve_models.errors import ConfigError
 from dropserve_models.training import pipelines
 from dropserve_models.training.config import TrainingConfig
@@ -14,7 +16,8 @@ from dropserve_models.training.device import training_device
 from dropserve_models.training.fit import Epoch
 from dropserve_models.training.pipelines import Fit, Fitted, fit_pipelines
 from dropserve_models.training.sources import read_table
-from dropserve_models.training.split import split_rows
+from dropserve_models.training.split import Split, split_rows
+from dropserve_models.training.table import Table, Target
 from dropserve_models.training.task import recognise
 
 TABLE = read_table("sklearn:diabetes")
@@ -40,7 +43,7 @@ def test_models_come_in_the_order_asked_for_whatever_fleets_they_were_in() -> No
     for fit, one in zip(MIXED, together, strict=True):
         (alone,) = fit_pipelines(TABLE, GOAL, [fit])
         assert one.pipeline.drop_rates == fit.config.drop_rates
-        assert np.array_equal(one.pipeline.feature_scaling.mean, alone.pipeline.feature_scaling.mean)
+        assert np.array_equal(one.pipeline.encoding.scaling.mean, alone.pipeline.encoding.scaling.mean)
         answers = one.pipeline.predict(TABLE.features)
         for name, expected in alone.pipeline.predict(TABLE.features).items():
             np.testing.assert_allclose(answers[name], expected, rtol=1e-3, atol=0.05)
@@ -97,3 +100,47 @@ def test_small_steps_are_not_worth_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
     assert training_device("auto", 100 * 5_000, 64).type == "cuda"
     assert training_device("cuda", 5_000, 16).type == "cuda"
     assert training_device("cpu", 100 * 5_000, 64).type == "cpu"
+
+
+@pytest.mark.parametrize("width", [0, 2])
+def test_categories_and_gaps_are_learned_from_the_training_rows_alone(width: int) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(120, 3)).astype(np.float32)
+    x[:, 1] = random.integers(0, 3, 120)
+    x[random.random(120) < 0.2, 0] = np.nan
+    y = np.nan_to_num(x[:, 0]).astype(np.float64) + np.array([0.0, 5.0, -5.0])[x[:, 1].astype(int)]
+    columns = (Column("number", (), True), Column("category", ("u", "v", "w")), Column())
+    table = Table(("a", "b", "c"), x, (Target("y", y),), columns)
+    goal = recognise(table)
+    split = Split(np.arange(80), np.arange(80, 80))
+    options = {
+        "epochs": 150,
+        "learning_rate": 0.02,
+        "loss": "mse",
+        "embedding_width": width,
+        "validation": 0.0,
+        "hidden": (16,),
+    }
+    fit = Fit(split, TrainingConfig.from_mapping(options), np.random.SeedSequence(0))
+    spoilt = x.copy()
+    spoilt[80:] = (np.nan, -1.0, 1e3)
+    (one,), (other,) = (
+        fit_pipelines(replace(table, features=features), goal, [fit]) for features in (x, spoilt)
+    )
+    assert torch.equal(one.pipeline.network.parameters, other.pipeline.network.parameters)
+    for found, expected in zip(
+        one.pipeline.encoding.frequencies, other.pipeline.encoding.frequencies, strict=True
+    ):
+        assert np.array_equal(found, expected)
+
+    answers = one.pipeline.predict(x[80:])["mean"]
+    assert np.corrcoef(answers[:, 0], y[80:])[0, 1] > 0.95
+    # A category that the training rows do not have is the average of theirs.
+    encoded = one.pipeline.encoding.apply(spoilt[80:81])
+    if width:
+        weights = one.pipeline.encoding.averages()[0]
+        table_of_b = one.pipeline.network.tables[0][0].numpy()
+        np.testing.assert_allclose(table_of_b[-1], weights @ table_of_b[:-1], rtol=1e-5, atol=1e-6)
+        assert encoded[0, -1] == len(table_of_b) - 1
+    else:
+        assert not encoded[0, 3:].any()

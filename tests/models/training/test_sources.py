@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from dropserve_models.columns import Column
 from dropserve_models.errors import DataError
 from dropserve_models.training.bundled import BUNDLED
 from dropserve_models.training.sources import read_table
@@ -226,12 +227,14 @@ def test_an_empty_line(write: Write) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("blue", "column 'b', row 2: 'blue' is not a number; encode it as a number, or drop the column"),
+        (
+            "blue",
+            (
+                "column 'b', row 2: 'blue' is not a number; most values are: correct it, drop the column, "
+                "or name it with --categorical"
+            ),
+        ),
         ('"1,5"', "column 'b', row 2: '1,5' is not a number; write decimals with a point"),
-        ("", "column 'b', row 2: the value is missing; fill it, or drop the row"),
-        ("  ", "column 'b', row 2: the value is missing; fill it, or drop the row"),
-        ("N/A", "column 'b', row 2: the value is missing ('N/A'); fill it, or drop the row"),
-        ("NaN", "column 'b', row 2: the value is missing ('NaN'); fill it, or drop the row"),
         ("-inf", "column 'b', row 2: the value is infinite; fill it, or drop the row"),
         ("1e400", "column 'b', row 2: the value is infinite; fill it, or drop the row"),
         ("1e39", "column 'b', row 2: 1e+39 does not fit float32; rescale the column"),
@@ -261,8 +264,7 @@ def test_a_missing_class(write: Write) -> None:
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        (pl.Series("a", [1.0, None]), "row 2: the value is missing"),
-        (pl.Series("a", [1.0, float("nan")]), "row 2: the value is NaN (missing)"),
+        (pl.Series("a", [None, float("nan")]), "has no value in any row; drop it"),
         (pl.Series("a", [1.0, float("inf")]), "row 2: the value is infinite"),
         (pl.Series("a", [[1], [2]]), "encode it as numbers"),
         (pl.Series("a", [date(2026, 1, 1), date(2026, 1, 2)]), "holds Date values, not numbers"),
@@ -288,11 +290,12 @@ GOOD_X, GOOD_Y = np.ones((3, 2)), np.arange(3)
         ({"X": np.ones(3), "y": GOOD_Y}, "X is [3] and y is [3]"),
         ({"X": GOOD_X, "y": np.arange(4)}, "X is [3, 2] and y is [4]"),
         (
-            {"X": np.array([[1, 2], [3, np.nan], [5, 6]]), "y": GOOD_Y},
-            "column 'x_2', row 2: nan is not a finite",
+            {"X": np.array([[1, 2], [3, np.inf], [5, 6]]), "y": GOOD_Y},
+            "column 'x_2', row 2: inf is not a finite",
         ),
+        ({"X": np.array([[1, np.nan]] * 3), "y": GOOD_Y}, "column 'x_2' has no value in any row; drop it"),
         ({"X": np.array([[1, 2], [3, 4], [-1e39, 6]]), "y": GOOD_Y}, "column 'x_1', row 3"),
-        ({"X": np.full((3, 2), "1"), "y": GOOD_Y}, "X holds <U1 values"),
+        ({"X": np.full((3, 2), 1j), "y": GOOD_Y}, "X holds complex128 values"),
         ({"X": GOOD_X, "y": np.array([1, np.inf, 2])}, "column 'y', row 2: the value is inf"),
         ({"X": GOOD_X, "y": np.ones(3, complex)}, "neither numbers nor text"),
         ({"X": GOOD_X, "y": np.array([1, "a", None], object)}, "can't be read as NPZ"),
@@ -315,3 +318,90 @@ def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
 
 def test_an_npz_target_that_is_not_there(save: Write) -> None:
     assert "has no column 'z' to be the target; it has: y" in refused(save(X=GOOD_X, y=GOOD_Y), ["z"])
+
+
+def test_columns_of_text_are_categories_and_empty_cells_missing(write: Write) -> None:
+    table = read_table(write("a,b,c,y\nred,1,x,1\n blue ,,N/A,2\nred,?,x,3\ngreen,4,z,4\n"), ["y"])
+    assert table.columns == (
+        Column("category", ("blue", "green", "red")),
+        Column("number", (), True),
+        Column("category", ("x", "z"), True),
+    )
+    nan = np.nan
+    np.testing.assert_array_equal(table.features, [[2, 1, 0], [0, nan, nan], [2, nan, 0], [1, 4, 1]])
+
+
+def test_numbers_are_categories_where_asked(write: Write) -> None:
+    source = write("10,1,0.5,1\n2,1,0.25,2\n03,1,,3\n2.0,2,0.5,4\n")
+    table = read_table(source, ["-1"], header=False, categorical=["column_1", "3"])
+    assert table.columns == (
+        Column("category", ("2", "3", "10")),
+        Column(),
+        Column("category", ("0.25", "0.5"), True),
+    )
+    np.testing.assert_array_equal(table.features, [[2, 1, 1], [0, 1, 0], [1, 1, np.nan], [0, 2, 1]])
+    same = read_table("sklearn:iris", categorical=["petal width (cm)"])
+    assert same.columns[3].categories[:3] == ("0.1", "0.2", "0.3")
+    assert [column.kind for column in same.columns] == ["number"] * 3 + ["category"]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("true\nfalse\ntrue", Column("category", ("false", "true"))),
+        ("1\n2\n3", Column()),
+        ("1\n\n3", Column("number", (), True)),
+        ("a\n\nb", Column("category", ("a", "b"), True)),
+    ],
+)
+def test_what_a_column_is_told_from_its_values(write: Write, text: str, columns: Column) -> None:
+    rows = "\n".join(f"{cell},{number},{number}" for number, cell in enumerate(text.split("\n")))
+    found = read_table(write(f"a,b,y\n{rows}\n"), ["y"]).columns
+    assert found == (() if columns == Column() else (columns, Column()))
+
+
+def test_booleans_nulls_and_categories_of_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    frame = pl.DataFrame({
+        "flag": [True, None, False], "kind": pl.Series(["u", None, "v"], dtype=pl.Categorical),
+        "level": [1.5, float("nan"), None], "y": [1, 2, 3],
+    })  # fmt: skip
+    frame.write_parquet(path)
+    table = read_table(str(path), ["y"])
+    assert [column.kind for column in table.columns] == ["number", "category", "number"]
+    assert all(column.accepts_missing for column in table.columns)
+    nan = np.nan
+    np.testing.assert_array_equal(table.features, [[1, 0, 1.5], [nan, nan, nan], [0, 1, nan]])
+
+
+def test_missing_values_and_text_in_npz(save: Write) -> None:
+    X = np.array([[1.0, np.nan], [2.0, 3.0]])
+    table = read_table(save(X=X, y=np.arange(2)), ())
+    assert table.columns == (Column(), Column(accepts_missing=True))
+    np.testing.assert_array_equal(table.features, X)
+    table = read_table(save(X=np.array([["a", "1"], ["b", "2"]]), y=np.arange(2)), ())
+    assert table.columns == (Column("category", ("a", "b")), Column())
+    np.testing.assert_array_equal(table.features, [[0, 1], [1, 2]])
+
+
+def test_text_that_hardly_repeats_is_refused_unless_asked_for(write: Write) -> None:
+    rows = "".join(f"name {number},{number}\n" for number in range(60))
+    message = "column 'a' holds text with 60 different values in 60 rows, from which little can be learned"
+    assert message in refused(write(f"a,y\n{rows}"))
+    assert len(read_table(write(f"a,y\n{rows}"), ["y"], categorical=["a"]).columns[0].categories) == 60
+
+
+def test_a_categorical_column_that_is_not_there_or_the_target(write: Write) -> None:
+    source = write("a,y\n1,2\n3,4\n")
+    with pytest.raises(DataError, match=r"has no column 'b' to be categorical; it has: a, y"):
+        read_table(source, ["y"], categorical=["b"])
+    with pytest.raises(DataError, match="'y' is the target: it can't be a categorical feature as well"):
+        read_table(source, ["y"], categorical=["2"])
+
+
+def test_the_fingerprint_covers_the_categories(write: Write) -> None:
+    prints = {
+        read_table(write(f"a,y\n{one},1\n{two},2\n"), ["y"]).fingerprint()
+        for one, two in (("u", "v"), ("u", "w"), ("v", "u"))
+    }
+    assert len(prints) == 3

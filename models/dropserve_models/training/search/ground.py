@@ -15,7 +15,7 @@ from dropserve_models.training.batches import Index
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.crossvalidate import make_folds
 from dropserve_models.training.fit import Epoch
-from dropserve_models.training.pipelines import Fit, Fitted, fit_pipelines
+from dropserve_models.training.pipelines import Fit, Fitted, fit_pipelines, layout_of
 from dropserve_models.training.randomness import derive
 from dropserve_models.training.search.board import Trial
 from dropserve_models.training.search.scoring import monte_carlo_scores
@@ -82,7 +82,7 @@ class Ground:
         """What a fit takes, in multiplications."""
         rows = len(self.parts[0][0])
         steps = math.ceil(rows / config.batch_size)
-        sizes = (self.table.features.shape[1], *config.hidden, 2 * len(self.goal.output_names))
+        sizes = (layout_of(self.table, config).inputs, *config.hidden, 2 * len(self.goal.output_names))
         parameters = sum(inputs * outputs for inputs, outputs in pairwise(sizes))
         return float(config.epochs * (3 * rows * parameters + steps * OVERHEAD))
 

@@ -94,7 +94,7 @@ class _Sums:
         x = torch.from_numpy(
             np.stack(
                 [
-                    one.pipeline.feature_scaling.apply(table.features[rows])
+                    one.pipeline.encoding.apply(table.features[rows])
                     for one, rows in zip(self._fitted, self._index, strict=True)
                 ]
             )

@@ -59,7 +59,7 @@ def passes_of(model: Fitted, table: Table, rows: np.ndarray, passes: int) -> lis
     network = model.pipeline.network
     (block,) = derive(SEED, 1)
     masks = MaskStream([model.pipeline.drop_rates], network.sizes[:-1], derive(block, 1))
-    x = torch.from_numpy(model.pipeline.feature_scaling.apply(table.features[rows]))[None]
+    x = torch.from_numpy(model.pipeline.encoding.apply(table.features[rows]))[None]
     return [network.forward(x, masks.draw(len(rows)))[0].double().numpy() for _ in range(passes)]
 
 
