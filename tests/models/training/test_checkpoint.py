@@ -24,6 +24,10 @@ def run(checkpoint: Checkpoint | None, stop_after: int = 0, **options: Any) -> T
     random = np.random.default_rng(0)
     x = torch.from_numpy(random.normal(size=(90, 4)).astype(np.float32))
     y = x[:, :1] * x[:, 1:2]
+    embeddings: tuple[tuple[int, int], ...] = ()
+    if "embedding_width" in options:
+        x[:, 3] = torch.from_numpy(random.integers(0, 5, 90).astype(np.float32))
+        embeddings = ((6, options["embedding_width"]),)
     config = TrainingConfig.from_mapping(
         {
             "hidden": (10,),
@@ -47,7 +51,9 @@ def run(checkpoint: Checkpoint | None, stop_after: int = 0, **options: Any) -> T
             raise Killed
         return ()
 
-    return fit(members, Examples(x, y), GaussianNoise(1), on_epoch=on_epoch, checkpoint=checkpoint)
+    return fit(
+        members, Examples(x, y, embeddings), GaussianNoise(1), on_epoch=on_epoch, checkpoint=checkpoint
+    )
 
 
 def checkpoint(path: Path, run: str = "this") -> Checkpoint:
@@ -66,6 +72,7 @@ def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
         {"optimizer": "sgd", "learning_rate": 0.05, "schedule": "plateau", "decay_epochs": 1},
         {"optimizer": "adam", "validation": 0.0, "schedule": "cosine"},
         {"norm": "batch", "hidden": (10, 10), "residual": True},
+        {"embedding_width": 3},
     ],
 )
 @pytest.mark.parametrize("stop_after", [1, 5])

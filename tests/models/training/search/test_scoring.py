@@ -22,8 +22,10 @@ from dropserve_models.training.task import Goal, recognise
 SEED = np.random.SeedSequence(3)
 
 
-def fitted(data: str, fractions: list[float], **options: Any) -> tuple[Table, Goal, list[Fitted]]:
-    table = read_table(data)
+def fitted(
+    data: str, fractions: list[float], categorical: tuple[str, ...] = (), **options: Any
+) -> tuple[Table, Goal, list[Fitted]]:
+    table = read_table(data, categorical=categorical)
     goal = recognise(table)
     fits = []
     for number, fraction in enumerate(fractions):
@@ -37,9 +39,18 @@ def held_out(table: Table, models: list[Fitted]) -> list[np.ndarray]:
     return [np.setdiff1d(np.arange(table.rows), one.fit.split.training) for one in models]
 
 
-@pytest.mark.parametrize("data", ["sklearn:diabetes", "sklearn:iris", "sklearn:linnerud"])
-def test_without_dropout_they_are_the_plain_metrics(data: str) -> None:
-    table, goal, models = fitted(data, [0.2, 0.3], hidden_drop=0.0)
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        ("sklearn:diabetes", {}),
+        ("sklearn:iris", {}),
+        ("sklearn:linnerud", {}),
+        ("sklearn:iris", {"categorical": ("-1",), "embedding_width": 2, "norm": "batch"}),
+        ("sklearn:diabetes", {"categorical": ("sex",), "norm": "layer"}),
+    ],
+)
+def test_without_dropout_they_are_the_plain_metrics(data: str, options: dict[str, Any]) -> None:
+    table, goal, models = fitted(data, [0.2, 0.3], hidden_drop=0.0, **options)
     rows = held_out(table, models)
     found = monte_carlo_scores(models, rows, table, goal, 10, SEED)
     for one, places, scores in zip(models, rows, found, strict=True):
