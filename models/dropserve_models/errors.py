@@ -8,6 +8,7 @@
     ├── CheckpointError           a checkpoint can't be read or written, or is of another run
     ├── ArtifactError             the artifact on disk is missing, damaged or refused
     ├── ExportError               the exported graph does not compute what was trained
+    ├── ReportError               the report of an evaluation can't be written
     ├── InputError                features or options handed to ``predict`` are wrong
     ├── MemoryLimitError          the answer would need more memory than the model may use
     ├── DeviceError               the device asked for is not there
@@ -43,6 +44,10 @@ class ArtifactError(ModelsError):
 
 class ExportError(ModelsError):
     """The exported graph is not valid, or answers differently from the network that was trained."""
+
+
+class ReportError(ModelsError):
+    """The report of an evaluation can't be written."""
 
 
 class InputError(ModelsError):

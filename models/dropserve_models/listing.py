@@ -67,6 +67,25 @@ def list_versions(model_folder: str | Path) -> list[int]:
         raise ArtifactError(f"can't list {model_folder}: {error.strerror}") from error
 
 
+def find_version(path: str | Path) -> Path:
+    """The folder of a version: `path` itself, or of ``REPOSITORY/NAME`` the latest version's.
+
+    Raises
+    ------
+    ArtifactError
+        It is neither.
+    """
+    path = Path(path)
+    if is_version(path.name) and path.is_dir() and not list_versions(path):
+        return path
+    versions = list_versions(path)
+    if not versions:
+        raise ArtifactError(
+            f"there is no model in {path}: give REPOSITORY/MODEL/VERSION, or REPOSITORY/MODEL for the latest"
+        )
+    return path / str(versions[-1])
+
+
 def signature(folder: str | Path) -> Signature:
     """The signature of a version's folder: equal as long as nothing directly in it has changed."""
     found = []

@@ -42,8 +42,25 @@ def read_table(
     DataError
         The source can't be read, or its content can't be trained on.
     """
+    read = read_columns(source, header=header, categorical=categorical)
+    if isinstance(read, Table):
+        return _choose(read, targets, source)
+    check_header = header and not source.lower().endswith(".parquet")
+    return _table(read, targets, source, categorical, check_header=check_header)
+
+
+def read_columns(
+    source: str, *, header: bool = True, categorical: Sequence[str] = ()
+) -> pl.DataFrame | Table:
+    """All columns of a file as they stand, or a checked table where the source tells targets from features.
+
+    Raises
+    ------
+    DataError
+        The source can't be read.
+    """
     if source.startswith(BUNDLED_PREFIX):
-        return _choose(read_bundled(source.removeprefix(BUNDLED_PREFIX), categorical), targets, source)
+        return read_bundled(source.removeprefix(BUNDLED_PREFIX), categorical)
     path = Path(source)
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".parquet", ".npz"):
@@ -56,12 +73,10 @@ def read_table(
         if path.stat().st_size == 0:
             raise DataError(f"{source} is empty")
         if suffix == ".npz":
-            return _choose(read_npz(path, categorical), targets, source)
-        frame = _read_parquet(path) if suffix == ".parquet" else read_delimited(path, header=header)
+            return read_npz(path, categorical)
+        return _read_parquet(path) if suffix == ".parquet" else read_delimited(path, header=header)
     except OSError as error:
         raise DataError(f"can't read {source}: {error.strerror or error}") from error
-    check_header = header and suffix != ".parquet"
-    return _table(frame, targets, source, categorical, check_header=check_header)
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
@@ -82,7 +97,7 @@ def _table(
         if check_header and looks_like_data(frame.columns)
         else ""
     )
-    chosen = _resolve(targets, frame.columns, source, hint)
+    chosen = resolve_columns(targets, frame.columns, source, hint)
     feature_names = [name for name in frame.columns if name not in chosen]
     if not feature_names:
         raise DataError(f"{source} has no column but the target: there is nothing to predict from")
@@ -97,11 +112,12 @@ def _choose(table: Table, targets: Sequence[str], source: str) -> Table:
     if not targets:
         return table
     by_name = {target.name: target for target in table.targets}
-    chosen = _resolve(targets, list(by_name), source, hint="")
+    chosen = resolve_columns(targets, list(by_name), source, hint="")
     return replace(table, targets=tuple(by_name[name] for name in chosen))
 
 
-def _resolve(targets: Sequence[str], names: list[str], source: str, hint: str) -> list[str]:
+def resolve_columns(targets: Sequence[str], names: list[str], source: str, hint: str = "") -> list[str]:
+    """The names of the columns to predict, given by name or number; see `read_table`."""
     shown = listed(names)
     if not targets:
         raise DataError(f"which column of {source} is the target? it has: {shown}{hint}")

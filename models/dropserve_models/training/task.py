@@ -109,7 +109,7 @@ def _regression(targets: tuple[Target, ...], reason: str) -> Goal:
 
 def _classification(target: Target, task: Task | None, reason: str) -> Goal:
     found, numbers, counts = np.unique(target.values, return_inverse=True, return_counts=True)
-    labels = _labels(target, found)
+    labels = class_labels(target, found)
     if len(labels) == 1:
         raise DataError(f"column {target.name!r} has a single class ({labels[0]}): there is nothing to learn")
     if task == "binary" and len(labels) != 2:
@@ -126,7 +126,8 @@ def _classification(target: Target, task: Task | None, reason: str) -> Goal:
     return Goal(resolved, labels, reason, numbers.astype(np.int64))
 
 
-def _labels(target: Target, found: NDArray[np.generic]) -> tuple[str, ...]:
+def class_labels(target: Target, found: NDArray[np.generic]) -> tuple[str, ...]:
+    """How a model names the classes that these values of its target are."""
     if target.labels is not None:
         return tuple(target.labels[int(value)] for value in found)
     if target.is_text:

@@ -16,6 +16,7 @@ import numpy as np
 
 from dropserve_models import publishing
 from dropserve_models.errors import ArtifactError, ConfigError
+from dropserve_models.evaluation.learning import METRICS_FILE
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.manifest import ColumnRecord, Manifest, TrainingRecord, sha256_of
 from dropserve_models.training import export
@@ -39,7 +40,6 @@ from dropserve_models.training.table import Table, listed
 from dropserve_models.training.task import Goal, recognise
 
 LEARNING_CURVE_FILE = "learning_curve.png"
-METRICS_FILE = "metrics.json"
 CROSS_VALIDATION_FILE = "cross_validation.json"
 SEARCH_FILE = "search.json"
 

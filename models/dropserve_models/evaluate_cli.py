@@ -1,0 +1,232 @@
+"""``dropserve evaluate``: its options, and what it reads and writes.
+
+The top of this module imports the standard library only: every ``dropserve`` command loads it, also
+where the libraries that evaluation needs are not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from dropserve_models.evaluation.report import Report
+    from dropserve_models.manifest import Manifest
+    from dropserve_models.prediction import ModelInfo
+    from dropserve_models.training.labelled import Labelled
+
+_PREFIX = "dropserve evaluate:"
+_CLEAR = "\r\x1b[K"
+_FACTOR = 3.0
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the ``evaluate`` command."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a model, and what its error bars are worth, on rows whose truth is known",
+        description="Predict rows whose truth is known, without and with Monte Carlo dropout, and report how "
+        "good the predictions and their uncertainty are.",
+    )
+    parser.add_argument(
+        "artifact",
+        metavar="ARTIFACT",
+        help="REPOSITORY/MODEL/VERSION, or REPOSITORY/MODEL for its latest version",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE|sklearn:NAME",
+        help="rows the model was not trained on: a .csv, .tsv, .parquet or .npz file, or a set bundled with "
+        "scikit-learn",
+    )
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="column that holds the truth (default: of the name that the model predicts; for a classifier "
+        "the only column that is no feature)",
+    )
+    parser.add_argument("--passes", type=int, default=100, metavar="N", help="of Monte Carlo (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the passes (default: 0)")
+    parser.add_argument(
+        "--coverage",
+        default="0.5,0.8,0.9,0.95",
+        metavar="C[,C...]",
+        help="of the intervals to be checked (default: 0.5,0.8,0.9,0.95)",
+    )
+    parser.add_argument(
+        "--ood",
+        metavar="FILE|shuffled|scaled[:K]",
+        help="rows out of distribution that the uncertainty should tell: a file with the same features; or "
+        "the data with every column shuffled, or K times (default: 3) as far from its mean",
+    )
+    parser.add_argument("--baseline", metavar="ARTIFACT", help="another model, compared on the same rows")
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--html", metavar="FILE", help="write the report as one page with pictures")
+    parser.add_argument(
+        "--no-header", action="store_true", help="the files' first line is data; columns are column_1, ..."
+    )
+    parser.set_defaults(run=run, extra="train")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``dropserve evaluate``; the exit status.
+
+    Returns
+    -------
+    int
+        0; 2 for a usage, data or artifact error, 1 for a failure, one line on stderr each; 130 when
+        interrupted.
+    """
+    from dropserve_models.errors import ModelsError, ReportError
+
+    try:
+        print(_evaluate(args))
+    except ReportError as error:
+        print(f"{_PREFIX} {error}", file=sys.stderr)
+        return 1
+    except ModelsError as error:
+        print(f"{_PREFIX} {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{_PREFIX} interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> str:
+    from dropserve_models.artifact import open_artifact
+    from dropserve_models.evaluation.evaluator import evaluate
+    from dropserve_models.evaluation.text import as_text
+    from dropserve_models.evaluation.writing import check_writable, write_whole
+    from dropserve_models.listing import find_version
+    from dropserve_models.model import load
+    from dropserve_models.training.labelled import read_labelled
+
+    coverages = _coverages(args.coverage)
+    for path in (args.json, args.html):
+        if path is not None:
+            check_writable(path)
+    folder = find_version(args.artifact)
+    manifest = open_artifact(folder).manifest
+    model = load(folder)
+    baseline = None if args.baseline is None else load(find_version(args.baseline))
+    infos = [model.info] if baseline is None else [model.info, baseline.info]
+    targets = [part.strip() for value in args.target for part in value.split(",") if part.strip()]
+    labelled = read_labelled(args.data, infos, targets, header=not args.no_header)
+    strange, about = _strange(args, labelled, infos)
+    with _Progress(sys.stderr) as progress:
+        report = evaluate(
+            model,
+            labelled.features,
+            labelled.truth,
+            passes=args.passes,
+            seed=args.seed,
+            coverages=coverages,
+            out_of_distribution=strange,
+            baseline=baseline,
+            on_rows=progress,
+        )
+    report = replace(
+        report,
+        source=args.data,
+        out_of_distribution=about,
+        notes=(*_warnings(manifest, labelled), *report.notes),
+    )
+    if args.json is not None:
+        write_whole(args.json, report.to_json())
+    if args.html is not None:
+        write_whole(args.html, _page(report, folder))
+    return as_text(report)
+
+
+def _page(report: Report, folder: Path) -> bytes:
+    from dropserve_models.evaluation.learning import read_learning_curve
+    from dropserve_models.evaluation.page import as_html
+
+    return as_html(report, read_learning_curve(folder))
+
+
+def _coverages(given: str) -> list[float]:
+    from dropserve_models.errors import ConfigError
+
+    try:
+        coverages = [float(part) for part in given.split(",") if part.strip()]
+    except ValueError:
+        coverages = []
+    if not coverages or not all(0.0 < coverage < 1.0 for coverage in coverages):
+        raise ConfigError(f"--coverage is {given!r}: it should be shares within (0, 1), e.g. 0.5,0.9")
+    return sorted(set(coverages))
+
+
+def _strange(
+    args: argparse.Namespace, labelled: Labelled, infos: list[ModelInfo]
+) -> tuple[pl.DataFrame | None, str | None]:
+    """Rows out of distribution, and what they are."""
+    import polars as pl
+
+    from dropserve_models.errors import ConfigError
+    from dropserve_models.evaluation import strange
+    from dropserve_models.training.labelled import read_rows
+
+    if args.ood is None:
+        return None, None
+    kind, _, factor = args.ood.partition(":")
+    features = labelled.features
+    if args.ood == "shuffled":
+        made = strange.shuffled(features.to_numpy(), args.seed)
+        return pl.DataFrame(made, features.columns), "the same rows, every column shuffled"
+    if kind == "scaled":
+        try:
+            times = float(factor) if factor else _FACTOR
+        except ValueError:
+            times = 0.0
+        if not 1.0 < times < float("inf"):
+            raise ConfigError(f"--ood is {args.ood!r}: give a factor above 1, e.g. scaled:3")
+        made = strange.scaled(features.to_numpy(), times)
+        return pl.DataFrame(made, features.columns), f"the same rows, {times:g} times as far from the mean"
+    rows = read_rows(args.ood, infos, header=not args.no_header)
+    return rows, f"{args.ood}: {rows.height} rows"
+
+
+def _warnings(manifest: Manifest | None, labelled: Labelled) -> list[str]:
+    if manifest is None or manifest.training is None:
+        return []
+    if manifest.training.data_fingerprint != labelled.table.fingerprint():
+        return []
+    return ["These are the very rows the model was trained on: the figures flatter it."]
+
+
+class _Progress:
+    """The rows done so far, on a terminal and once it has taken 2 seconds; elsewhere nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._due = time.monotonic() + 2.0 if stream.isatty() else float("inf")
+        self._rows = 0
+        self._shown = False
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._stream.write(_CLEAR)
+            self._stream.flush()
+
+    def __call__(self, rows: int) -> None:
+        self._rows += rows
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + 0.1
+            self._shown = True
+            self._stream.write(f"{_CLEAR}{self._rows:,} rows predicted")
+            self._stream.flush()
