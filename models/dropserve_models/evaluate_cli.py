@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> str:
     from dropserve_models.artifact import open_artifact
-    from dropserve_models.evaluation.evaluator import evaluate
+    from dropserve_models.evaluation.evaluator import check_comparable, evaluate
     from dropserve_models.evaluation.text import as_text
     from dropserve_models.evaluation.writing import check_writable, write_whole
     from dropserve_models.listing import find_version
@@ -120,6 +120,8 @@ def _evaluate(args: argparse.Namespace) -> str:
     model = load(folder)
     baseline = None if args.baseline is None else load(find_version(args.baseline))
     infos = [model.info] if baseline is None else [model.info, baseline.info]
+    if baseline is not None:
+        check_comparable(model.info, baseline.info)
     targets = [part.strip() for value in args.target for part in value.split(",") if part.strip()]
     labelled = read_labelled(args.data, infos, targets, header=not args.no_header)
     strange, about = _strange(args, labelled, infos)
@@ -180,10 +182,10 @@ def _strange(
     if args.ood is None:
         return None, None
     kind, _, factor = args.ood.partition(":")
-    features = labelled.features
+    columns = {series.name: series.to_numpy() for series in labelled.features}
     if args.ood == "shuffled":
-        made = strange.shuffled(features.to_numpy(), args.seed)
-        return pl.DataFrame(made, features.columns), "the same rows, every column shuffled"
+        made = pl.DataFrame(strange.shuffled(columns, args.seed))
+        return made, "the same rows, every column shuffled"
     if kind == "scaled":
         try:
             times = float(factor) if factor else _FACTOR
@@ -191,8 +193,8 @@ def _strange(
             times = 0.0
         if not 1.0 < times < float("inf"):
             raise ConfigError(f"--ood is {args.ood!r}: give a factor above 1, e.g. scaled:3")
-        made = strange.scaled(features.to_numpy(), times)
-        return pl.DataFrame(made, features.columns), f"the same rows, {times:g} times as far from the mean"
+        made = pl.DataFrame(strange.scaled(columns, times, labelled.numeric))
+        return made, f"the same rows, {times:g} times as far from the mean"
     rows = read_rows(args.ood, infos, header=not args.no_header)
     return rows, f"{args.ood}: {rows.height} rows"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dropserve_models.errors import ArtifactError
-from dropserve_models.listing import list_models, list_versions, signature
+from dropserve_models.listing import find_version, list_models, list_versions, signature
 
 
 @pytest.fixture
@@ -91,3 +91,15 @@ def test_a_link_to_another_file_is_a_change(version: Path) -> None:
     assert signature(version) != before
     (version / "..data").unlink()
     assert ("model.onnx", 0, 0, 0) in signature(version)
+
+
+def test_a_version_or_the_latest_one(tmp_path: Path) -> None:
+    for version in ("2", "10"):
+        (tmp_path / "model" / version).mkdir(parents=True)
+    assert find_version(tmp_path / "model" / "2") == tmp_path / "model" / "2"
+    assert find_version(tmp_path / "model") == tmp_path / "model" / "10"
+    for wrong in (tmp_path, tmp_path / "model" / "3", tmp_path / "none"):
+        with pytest.raises(ArtifactError, match=r"there is no model in .*: give REPOSITORY/MODEL/VERSION"):
+            find_version(wrong)
+    (tmp_path / "3" / "1").mkdir(parents=True)  # a model may be called by a number
+    assert find_version(tmp_path / "3") == tmp_path / "3" / "1"

@@ -74,25 +74,18 @@ def evaluate(
         Features, targets or options are wrong, or the baseline answers something else.
     """
     info = model.info
-    if baseline is not None and (baseline.info.task, baseline.info.output_names) != (
-        info.task,
-        info.output_names,
-    ):
-        raise InputError(
-            "baseline",
-            f"the baseline {_title(baseline.info)} does not answer what {_title(info)} does: "
-            f"{_answers(baseline.info)} instead of {_answers(info)}",
-        )
+    if baseline is not None:
+        check_comparable(info, baseline.info)
     for coverage in coverages:
         if not 0.0 < coverage < 1.0:
             raise InputError("coverages", f"coverage {coverage:g} is not within (0, 1)")
-    features = read_features(X, info.feature_names)
+    features = read_features(X, info.feature_names, info.columns)
     truth = read_truth(y, info, len(features))
     options = MonteCarloOptions(passes, seed)
     notes: list[str] = []
     subjects = _subjects(model, "", features, out_of_distribution, truth, options, notes, on_rows)
     if baseline is not None:
-        held = read_features(X, baseline.info.feature_names)
+        held = read_features(X, baseline.info.feature_names, baseline.info.columns)
         subjects += _subjects(
             baseline, "baseline_", held, out_of_distribution, truth, options, notes, on_rows
         )
@@ -117,6 +110,16 @@ def evaluate(
         notes=tuple(notes),
         majority=None if info.task == "regression" else _majority(truth, info),
     )
+
+
+def check_comparable(info: ModelInfo, baseline: ModelInfo) -> None:
+    """Raise InputError unless two models answer the same question."""
+    if (baseline.task, baseline.output_names) != (info.task, info.output_names):
+        raise InputError(
+            "baseline",
+            f"the baseline {_title(baseline)} does not answer what {_title(info)} does: "
+            f"{_answers(baseline)} instead of {_answers(info)}",
+        )
 
 
 def read_truth(y: ArrayLike, info: ModelInfo, rows: int) -> NDArray[np.float64]:
@@ -172,7 +175,7 @@ def _subjects(
     """A model in the modes it has."""
     out = None
     if out_of_distribution is not None:
-        out = read_features(out_of_distribution, model.info.feature_names)
+        out = read_features(out_of_distribution, model.info.feature_names, model.info.columns)
     targets = truth if model.info.task == "regression" else None
     found = []
     for mode in (None, options):

@@ -29,7 +29,7 @@ def as_text(report: Report) -> str:
     if len(report.outputs) > _OUTPUTS_SHOWN:
         lines += [f"and {len(report.outputs) - _OUTPUTS_SHOWN} more targets: --json has them all", ""]
     lines.append("± is the standard error over the rows; differences are of the same rows.")
-    return "\n".join([*lines, *report.notes])
+    return "\n".join([*lines, *map(shown, report.notes)])
 
 
 def headline(report: Report) -> Iterator[str]:

@@ -10,11 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dropserve_models.columns import Column
 from dropserve_models.errors import DataError
+from dropserve_models.features import read_features
 from dropserve_models.prediction import ModelInfo
 from dropserve_models.training import columns
 from dropserve_models.training.sources import read_columns, resolve_columns
-from dropserve_models.training.table import Floats, Table, Target, listed
+from dropserve_models.training.table import Table, Target, listed
 from dropserve_models.training.task import class_labels
 
 
@@ -25,15 +27,18 @@ class Labelled:
     Attributes
     ----------
     features : DataFrame
-        The columns that the models take, float32.
+        The columns that the models take: numbers, and categories by name.
     truth : ndarray [rows, outputs]
         Targets, or the labels of the classes, [rows, 1].
+    numeric : frozenset of str
+        The columns of numbers.
     table : Table
-        What training would have made of them, for the first model's features.
+        What training would have made of them, for the first model.
     """
 
     features: pl.DataFrame
     truth: NDArray[Any]
+    numeric: frozenset[str]
     table: Table
 
 
@@ -65,8 +70,9 @@ def read_labelled(
         truth: NDArray[Any] = np.stack([_numbers(target) for target in found], axis=1)
     else:
         truth = _classes(found[0], info)[:, None]
-    own = features.select(info.feature_names).to_numpy()
-    return Labelled(features, truth, Table(info.feature_names, own, tuple(found)))
+    own = read_features(features, info.feature_names, info.columns)
+    numeric = frozenset(name for name, column in _wanted(models).items() if column.kind == "number")
+    return Labelled(features, truth, numeric, Table(info.feature_names, own, tuple(found), info.columns))
 
 
 def read_rows(source: str, models: Sequence[ModelInfo], *, header: bool = True) -> pl.DataFrame:
@@ -81,21 +87,46 @@ def read_rows(source: str, models: Sequence[ModelInfo], *, header: bool = True) 
 
 
 def _features(read: pl.DataFrame | Table, models: Sequence[ModelInfo], source: str) -> pl.DataFrame:
-    names = list(dict.fromkeys(name for info in models for name in info.feature_names))
+    wanted = _wanted(models)
     held = list(read.feature_names) if isinstance(read, Table) else read.columns
-    absent = next((name for name in names if name not in held), None)
+    absent = next((name for name in wanted if name not in held), None)
     if absent is not None:
         needing = next(info for info in models if absent in info.feature_names)
         raise DataError(
             f"{source} has no column {absent!r}, which {needing.name}/{needing.version} needs; "
             f"it has: {listed(held)}"
         )
-    values: Floats = (
-        read.features[:, [held.index(name) for name in names]]
-        if isinstance(read, Table)
-        else columns.features([read[name] for name in names])
+    frame = _by_name(read) if isinstance(read, Table) else read
+    return pl.DataFrame(
+        [
+            pl.Series(name, columns.numbers(frame[name], missing=column.accepts_missing))
+            if column.kind == "number"
+            else frame[name]
+            for name, column in wanted.items()
+        ]
     )
-    return pl.DataFrame(dict(zip(names, values.T, strict=True)))
+
+
+def _wanted(models: Sequence[ModelInfo]) -> dict[str, Column]:
+    """The columns that models take, as the first of them does that takes one."""
+    wanted: dict[str, Column] = {}
+    for info in models:
+        held = info.columns or (Column(),) * len(info.feature_names)
+        wanted = dict(zip(info.feature_names, held, strict=True)) | wanted
+    return {name: wanted[name] for info in models for name in info.feature_names}
+
+
+def _by_name(table: Table) -> pl.DataFrame:
+    """A table's features, its categories by name again."""
+    held = table.columns or (Column(),) * len(table.feature_names)
+    series = []
+    for name, column, values in zip(table.feature_names, held, table.features.T, strict=True):
+        if column.kind == "category":
+            named = [None if np.isnan(code) else column.categories[int(code)] for code in values]
+            series.append(pl.Series(name, named, pl.String))
+        else:
+            series.append(pl.Series(name, values))
+    return pl.DataFrame(series)
 
 
 def _targets(
