@@ -96,6 +96,8 @@ def test_what_columns_do_not_accept_is_named(tmp_path: Path, row: str, told: str
     with pytest.raises(InputError, match=re.escape(told)):
         reading.read_features(_file(tmp_path, f"a,b,c\n,blue,1\n{row}\n"), ("a", "b", "c"), COLUMNS)
     strict = (Column(), Column("category", ("blue", "red")), Column())
+    with pytest.raises(InputError, match="column 'c', row 1: the value is missing"):  # without a header
+        reading.read_features(_file(tmp_path, "1,blue,\n"), ("a", "b", "c"), strict)
     with pytest.raises(InputError, match="column 'b', row 1: the value is missing"):
         reading.read_features(_file(tmp_path, "a,b,c\n1,?,1\n"), ("a", "b", "c"), strict)
 

@@ -110,8 +110,8 @@ def _delimited(
                 f"{source}, row {number} has {len(row)} cells, and the first line has {len(head)}"
             )
     read = [
-        _values([row[index] for row in rows], kind, head[index], source)
-        for index, kind in zip(order, kinds, strict=True)
+        _values([row[index] for row in rows], kind, name, source)
+        for index, kind, name in zip(order, kinds, feature_names, strict=True)
     ]
     return np.stack(read, axis=1)
 
