@@ -1,113 +1,65 @@
-"""1-row requests a second and CPU time a request, beside a raw grpc.aio echo server.
+"""What a request costs beside what gRPC in Python costs anyway, and what it takes to be there for it.
 
-The echo server answers messages of the same sizes on the same kind of event loop (uvloop), and neither
-parses nor computes. Both servers run side by side and are loaded in turn, by the same load generator, with
-64 callers.
+Parts, in this order; without names, all of them:
+
+one-row     1-row requests a second and CPU time a request, beside a raw grpc.aio echo server
+many-rows   rows a second of 64-row requests, beside a bare ONNX Runtime loop
+latency     percentiles below the peak, and beside a flood of Monte Carlo requests
+workers     what a second worker brings, beside what a second process brings the echo server
+start       from the start of the process until it says SERVING
+soak        memory after ten minutes of every kind of request, against that after the first
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.networks import LARGE, SMALL, Network, publish
-from benchmarks.report import Report, interleave, option_parser
-from benchmarks.serving import workers
-from benchmarks.serving.load import CONCURRENCY, LoadGenerator, Target, load_generator
-from benchmarks.serving.processes import ServerProcess, dropserve_server, echo_server
-from benchmarks.serving.targets import predict_target
+from benchmarks.report import Report, option_parser
+from benchmarks.serving import latency, many_rows, one_row, soak, start, workers
+from benchmarks.serving.load import CONCURRENCY, LoadGenerator, load_generator
 
-PASSES = 100
-ECHO, DETERMINISTIC, MONTE_CARLO = "grpc.aio echo", "dropserve", f"dropserve, {PASSES} passes"
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What one round of one case gave."""
-
-    calls_a_second: float
-    cpu_milliseconds_a_call: float
+Part = Callable[[Report, Path], object]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and report."""
-    options = option_parser("serving", __doc__).parse_args(argv)
-    seconds, rounds = (1.5, 3) if options.quick else (5.0, 7)
-    name, generate = load_generator()
-    print(
-        f"Load generator: {name}; {CONCURRENCY} callers; {rounds} rounds of {seconds:g} s each.\n", flush=True
-    )
+    parser = option_parser("serving", __doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="what to measure")
+    options = parser.parse_args(argv)
+    known = _parts(options.quick)
+    for part in options.parts:
+        if part not in known:
+            parser.error(f"there is no part {part!r}; there are {', '.join(known)}")
     report = Report("serving")
-    with TemporaryDirectory() as temporary, ExitStack() as stack:
-        folder = Path(temporary)
-        for network in (SMALL, LARGE):
-            publish(network, folder / "repository")
-        server = stack.enter_context(dropserve_server(folder / "repository", folder / "log"))
-        for network in (SMALL, LARGE):
-            _measure(report, network, server, folder, generate, seconds, rounds)
-    workers.measure(report, generate, seconds, rounds)
+    for name, measure in known.items():
+        if name in options.parts or not options.parts:
+            with TemporaryDirectory() as folder:
+                measure(report, Path(folder))
+    print()
     report.finish(options.json)
     return 0
 
 
-def _measure(
-    report: Report,
-    network: Network,
-    server: ServerProcess,
-    folder: Path,
-    generate: LoadGenerator,
-    seconds: float,
-    rounds: int,
-) -> None:
-    point = predict_target(server.address, network, folder, passes=None)
-    bars = predict_target(server.address, network, folder, passes=PASSES)
-    with echo_server(point.answer_bytes) as echo:
-        echoed = Target(echo.address, point.message, point.answer_bytes)
-        measured = interleave(
-            {
-                ECHO: _case(echo, echoed, generate, seconds),
-                DETERMINISTIC: _case(server, point, generate, seconds),
-                MONTE_CARLO: _case(server, bars, generate, seconds),
-            },
-            rounds,
-        )
-    rates = {case: [round_.calls_a_second for round_ in done] for case, done in measured.items()}
-    costs = {case: [round_.cpu_milliseconds_a_call for round_ in done] for case, done in measured.items()}
+def _parts(quick: bool) -> Mapping[str, Part]:
+    seconds, rounds = (1.5, 3) if quick else (4.0, 7)
+    generate = load_generator()
+    print(f"Load generator: {generate.name}; {CONCURRENCY} callers; {rounds} rounds of {seconds:g} s each.")
 
-    rate = partial(report.add, measure="requests a second", unit="1/s")
-    echo_rate = rate(_named(network, ECHO), rounds=rates[ECHO])
-    point_rate = rate(_named(network, DETERMINISTIC), rounds=rates[DETERMINISTIC], against=echo_rate)
-    rate(_named(network, MONTE_CARLO), rounds=rates[MONTE_CARLO], against=point_rate)
-    cost = partial(report.add, measure="CPU time a request", unit="ms")
-    echo_cost = cost(_named(network, ECHO), rounds=costs[ECHO])
-    point_cost = cost(_named(network, DETERMINISTIC), rounds=costs[DETERMINISTIC], against=echo_cost)
-    cost(_named(network, MONTE_CARLO), rounds=costs[MONTE_CARLO], against=point_cost)
+    def loaded(measure: Callable[[Report, Path, LoadGenerator, float, int], None]) -> Part:
+        return lambda report, folder: measure(report, folder, generate, seconds, rounds)
 
-
-def _named(network: Network, case: str) -> str:
-    return f"{network.name}, 1 row: {case}"
-
-
-def _case(
-    server: ServerProcess, target: Target, generate: LoadGenerator, seconds: float
-) -> Callable[[], Measured]:
-    """A case that takes about so many seconds, warmed up."""
-    calls = CONCURRENCY * 4
-    for _ in range(2):
-        calls = max(CONCURRENCY, round(generate(target, calls) * seconds / 3))
-    calls *= 3
-
-    def measure() -> Measured:
-        before = server.cpu_seconds()
-        rate = generate(target, calls)
-        return Measured(rate, 1000 * (server.cpu_seconds() - before) / calls)
-
-    return measure
+    return {
+        "one-row": loaded(one_row.measure),
+        "many-rows": loaded(many_rows.measure),
+        "latency": loaded(latency.measure),
+        "workers": loaded(workers.measure),
+        "start": partial(start.measure, rounds=rounds),
+        "soak": partial(soak.measure, seconds=60.0 if quick else 600.0),
+    }
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dropserve_client import Client
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
+_POLL_SECONDS = 0.005
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -70,17 +71,16 @@ def dropserve_server(
 def _wait_until_ready(server: ServerProcess, process: subprocess.Popen[bytes], log: Path) -> None:
     give_up = time.monotonic() + _START_SECONDS
     with Client(server.address) as client:
-        while not client.is_ready(timeout=1):
-            if time.monotonic() > give_up or _ended(process):
+        # A channel that finds nobody waits a second before it tries again: so first of all a bare socket.
+        while not _is_open(server.port) or not client.is_ready(timeout=1):
+            if time.monotonic() > give_up or process.poll() is not None:
                 raise RuntimeError(f"the server did not start:\n{log.read_text()}")
+            time.sleep(_POLL_SECONDS)
 
 
-def _ended(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        process.wait(0.1)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

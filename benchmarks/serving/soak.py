@@ -23,11 +23,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.networks import LARGE, REGRESSION, SMALL, Network, publish
-from benchmarks.report import Report
+from benchmarks.report import Report, Result
 from benchmarks.serving.processes import ServerProcess, dropserve_server
 from dropserve_client import AsyncClient, DropserveError
 
 MOST_GROWTH = 1.05
+RATE = 100.0
 _NETWORKS = (SMALL, LARGE, REGRESSION)
 _CLIENTS = 8
 _CLIENT_SECONDS = 20.0  # how long a connection lasts
@@ -43,30 +44,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--rate", type=float, default=100.0, help="requests a second [100]")
+    parser.add_argument("--rate", type=float, default=RATE, help="requests a second [100]")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE as well")
     options = parser.parse_args(argv)
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for network in _NETWORKS:
-            publish(network, folder / "repository")
-        with dropserve_server(
-            folder / "repository", folder / "log", "--workers", str(options.workers)
-        ) as server:
-            samples, ended = asyncio.run(_soak(server, options.seconds, options.rate))
-    settled = round(min(_SETTLED_SECONDS, options.seconds / 10))
-    window = max(1, min(_WINDOW, settled))
     report = Report("soak")
-    case = f"{options.workers} worker{'s' * (options.workers > 1)}, {options.rate:g} requests a second"
-    after = report.add(f"{case}, after {settled} s", "memory", [median(samples[settled:][:window])], "MiB")
-    last = report.add(
-        f"{case}, after {options.seconds:g} s", "memory", [median(samples[-window:])], "MiB", against=after
-    )
-    print("MiB over time:", *(f"{sample:.0f}" for sample in samples[:: max(1, len(samples) // 20)]))
-    print("; ".join(f"{count} {how}" for how, count in sorted(ended.items())) + ".\n")
+    with TemporaryDirectory() as folder:
+        last = measure(report, Path(folder), options.seconds, options.rate, options.workers)
     report.finish(options.json)
     return 0 if last.ratio is not None and last.ratio <= MOST_GROWTH else 1
+
+
+def measure(report: Report, folder: Path, seconds: float, rate: float = RATE, workers: int = 1) -> Result:
+    """Add the memory early and late to the report; the late one."""
+    for network in _NETWORKS:
+        publish(network, folder / "repository")
+    with dropserve_server(folder / "repository", folder / "log", "--workers", str(workers)) as server:
+        samples, ended = asyncio.run(_soak(server, seconds, rate))
+    settled = round(min(_SETTLED_SECONDS, seconds / 10))
+    window = max(1, min(_WINDOW, settled))
+    case = f"{workers} worker{'s' * (workers > 1)}, {rate:g} requests a second"
+    after = report.add(f"{case}, after {settled} s", "memory", [median(samples[settled:][:window])], "MiB")
+    last = report.add(
+        f"{case}, after {seconds:g} s", "memory", [median(samples[-window:])], "MiB", against=after
+    )
+    print("MiB over time:", *(f"{sample:.0f}" for sample in samples[:: max(1, len(samples) // 20)]))
+    print("; ".join(f"{count} {how}" for how, count in sorted(ended.items())) + ".")
+    return last
 
 
 async def _soak(server: ServerProcess, seconds: float, rate: float) -> tuple[list[float], Counter[str]]:

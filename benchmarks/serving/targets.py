@@ -1,4 +1,4 @@
-"""What a server is asked: one row, as the SDK would send it."""
+"""What a server is asked, as the SDK would ask it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.serving.load import PREDICT, Target
 from dropserve_client import wire
 
 
-def predict_target(address: str, network: Network, folder: Path, passes: int | None) -> Target:
-    """A 1-row request to the network at the server there, warmed up; its message lies in `folder`."""
-    row = np.random.default_rng(0).normal(size=(1, network.sizes[0])).astype(np.float32)
-    request = wire.predict_request(wire.question(network.name, passes=passes), row)
-    message = folder / f"{network.name}-{passes or 0}.message"
+def predict_target(address: str, network: Network, folder: Path, passes: int | None, rows: int = 1) -> Target:
+    """A request to the network at the server there, warmed up; its message lies in `folder`."""
+    features = np.random.default_rng(0).normal(size=(rows, network.sizes[0])).astype(np.float32)
+    request = wire.predict_request(wire.question(network.name, passes=passes), features)
+    message = folder / f"{network.name}-{rows}-{passes or 0}.message"
     message.write_bytes(request.SerializeToString())
     with grpc.insecure_channel(address) as channel:
         predict: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PREDICT)

@@ -1,50 +1,34 @@
-"""What a second worker brings, beside what a second process brings a raw grpc.aio echo server; and the start.
+"""What a second worker brings, beside what a second process brings a raw grpc.aio echo server.
 
 A Python gRPC process already uses more than one core, so two of them are not twice as fast as one, least of
 all on a machine of few cores that makes the load as well. What counts is that dropserve gains as much from a
 second process as a server does that computes nothing.
-
-``python -m benchmarks.serving.workers`` runs these cases alone.
 """
 
 from __future__ import annotations
 
-import shutil
-import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from benchmarks.networks import SMALL, publish
-from benchmarks.report import Report, interleave, option_parser
-from benchmarks.serving.load import CONCURRENCY, LoadGenerator, Target, load_generator
+from benchmarks.report import Report, interleave
+from benchmarks.serving.load import LoadGenerator, Target, calibrated
 from benchmarks.serving.processes import dropserve_server, echo_server
 from benchmarks.serving.targets import predict_target
 
-MODELS = 10
-_STARTS = 5
 
-
-def measure(report: Report, generate: LoadGenerator, seconds: float, rounds: int) -> None:
+def measure(report: Report, folder: Path, generate: LoadGenerator, seconds: float, rounds: int) -> None:
     """Add the cases to the report."""
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        _measure_speed_up(report, folder, generate, seconds, rounds)
-        _measure_start(report, folder, min(rounds, _STARTS))
-
-
-def _measure_speed_up(
-    report: Report, folder: Path, generate: LoadGenerator, seconds: float, rounds: int
-) -> None:
-    publish(SMALL, folder / "speed")
+    publish(SMALL, folder / "repository")
     with ExitStack() as stack:
         cases = {}
         for workers in (1, 2):
             log = folder / f"log-{workers}"
-            server = stack.enter_context(dropserve_server(folder / "speed", log, "--workers", str(workers)))
+            server = stack.enter_context(
+                dropserve_server(folder / "repository", log, "--workers", str(workers))
+            )
             target = predict_target(server.address, SMALL, folder, passes=None)
             port = 0
             for _ in range(workers):
@@ -65,42 +49,8 @@ def _measure_speed_up(
 
 
 def _case(target: Target, generate: LoadGenerator, seconds: float) -> partial[float]:
-    """A case that takes about so many seconds, warmed up."""
-    calls = CONCURRENCY * 4
-    for _ in range(2):
-        calls = max(CONCURRENCY, round(generate(target, calls) * seconds / 2))
-    return partial(generate, target, 2 * calls)
+    return partial(generate.rate, target, calibrated(generate, target, seconds))
 
 
 def _quotients(above: Sequence[float], below: Sequence[float]) -> list[float]:
     return [one / other for one, other in zip(above, below, strict=True)]
-
-
-def _measure_start(report: Report, folder: Path, rounds: int) -> None:
-    version = publish(SMALL, folder / "one")
-    for number in range(MODELS):
-        shutil.copytree(version.parent, folder / "start" / f"model-{number}")
-    named = {f"{MODELS} models, {n} worker{'s' * (n > 1)}": n for n in (1, 2)}
-    cases = {name: partial(_seconds_to_serving, folder, workers) for name, workers in named.items()}
-    for name, seconds in interleave(cases, rounds).items():
-        report.add(name, "from start to SERVING", seconds, "s")
-
-
-def _seconds_to_serving(folder: Path, workers: int) -> float:
-    started = time.perf_counter()
-    with dropserve_server(folder / "start", folder / "log", "--workers", str(workers), warm_up=False):
-        return time.perf_counter() - started
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and report."""
-    options = option_parser("serving.workers", __doc__).parse_args(argv)
-    report = Report("serving")
-    _, generate = load_generator()
-    measure(report, generate, *((1.5, 3) if options.quick else (5.0, 7)))
-    report.finish(options.json)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
