@@ -122,9 +122,9 @@ class H2Load:
             # Callers that began together would go on calling together: they begin one after the other.
             spread = ["--rate", "1", "--rate-period", "1ms", "--rps", f"{calls_a_second / CONCURRENCY:.6g}"]
             self._run(target, calls, CONCURRENCY, *spread, "--log-file", str(log))
-            started, _, microseconds = np.loadtxt(log).T
-        seconds_each: NDArray[np.float64] = microseconds / 1e6
-        return seconds_each[started > started.min() + _WARM_UP_SECONDS * 1e6]
+            started, _, taken = np.loadtxt(log).T  # in microseconds
+        measured: NDArray[np.float64] = taken[started > started.min() + _WARM_UP_SECONDS * 1e6] / 1e6
+        return measured
 
     def _run(self, target: Target, calls: int, callers: int, *options: str) -> str:
         message = target.message.read_bytes()
