@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import disable_created_metrics
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from dropserve_server.settings import Settings
 
 OK, FAILURE = 0, 1
+
+_SWITCH_SECONDS = 0.001
 
 
 def prepare(settings: Settings) -> Settings:
@@ -32,6 +35,9 @@ def prepare(settings: Settings) -> Settings:
     at_once = 1 if settings.threads else settings.monte_carlo_workers
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads // at_once)))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # How long a thread keeps the interpreter from the others that wait for it. gRPC hands events to the event
+    # loop from a thread of its own, and Monte Carlo's threads are there beside them.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     return settings.model_copy(update={"threads": threads})
 
 

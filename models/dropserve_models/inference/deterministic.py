@@ -15,6 +15,8 @@ from dropserve_models.prediction import FloatArray
 Device = Literal["auto", "cpu", "cuda"]
 
 _LINE_CHARACTERS = 300
+_ALONE_BYTES = 2**25
+"""Rows times bytes of the model up to which one thread computes as fast as several, and at less cost."""
 
 
 class Session:
@@ -27,18 +29,13 @@ class Session:
     """
 
     def __init__(self, model: bytes, device: Device = "auto", threads: int | None = None) -> None:
-        options = onnxruntime.SessionOptions()
-        # ONNX Runtime counts the host's cores, not the quota of this process, and spins while idle.
-        options.intra_op_num_threads = threads or available_cores()
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.log_severity_level = 4  # its errors reach us as exceptions
         providers = _providers(device)
+        # ONNX Runtime would count the host's cores, not the quota of this process.
+        threads = threads or available_cores()
         try:
             # Its fallback is to the CPU, tells so on stdout, and is no help where that is what failed.
             self._session = onnxruntime.InferenceSession(
-                model, options, providers=providers, enable_fallback=len(providers) > 1
+                model, _options(threads), providers=providers, enable_fallback=len(providers) > 1
             )
         except Exception as error:  # the runtime's exceptions have no common base class
             raise ArtifactError(f"ONNX Runtime refuses the model: {first_line(error)}") from error
@@ -62,10 +59,17 @@ class Session:
         self._input = inputs[0].name
         self.features = width if isinstance(width, int) else None
         self.outputs = tuple(output.name for output in self._session.get_outputs())
+        # Waking a second thread for a few rows takes longer than computing them. The number of threads is
+        # the session's, so few rows have one of their own, where a second copy of the weights is no burden.
+        self._few = _ALONE_BYTES // len(model)
+        self._alone = self._session
+        if threads > 1 and self._few and self.provider == "CPUExecutionProvider":
+            self._alone = onnxruntime.InferenceSession(model, _options(1), providers=providers)
 
     def run(self, features: FloatArray, outputs: Sequence[str] | None = None) -> list[FloatArray]:
         """The outputs named (without names: all) for features [rows, features]."""
-        return cast("list[FloatArray]", self._session.run(outputs, {self._input: features}))
+        session = self._alone if len(features) <= self._few else self._session
+        return cast("list[FloatArray]", session.run(outputs, {self._input: features}))
 
     def run_on(self, device: str, features: FloatArray, outputs: Sequence[str]) -> list[Any]:
         """The outputs named, left where they are: on `device`, "cuda" or "cpu".
@@ -83,6 +87,17 @@ class Session:
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return cast("list[Any]", binding.get_outputs())
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that wait would spin, and take the cores from everything else here.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 4  # its errors reach us as exceptions
+    return options
 
 
 def available_cores() -> int:
