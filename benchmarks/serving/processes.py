@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,8 +105,9 @@ def _family(pid: int) -> Sequence[int]:
     """A process and its descendants."""
     family = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            family += _family(int(child))
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended since
+            for child in (task / "children").read_text().split():
+                family += _family(int(child))
     return family
 
 

@@ -65,9 +65,11 @@ class Backlog:
                     f"wait longer than {self._max_seconds:g} s; try again later",
                     wait,
                 )
-            if job.queued + wait + expected > job.deadline:
+            # Small requests cost more a unit: what they cost must not keep a large one out.
+            own = min(expected, job.costs.at_least(job.work))
+            if job.queued + wait + own > job.deadline:
                 raise DeadlineTooShort(
-                    f"the answer would take some {wait + expected:.2g} s, most of it in the queue, and the "
+                    f"the answer would take some {wait + own:.2g} s, most of it in the queue, and the "
                     f"caller allows {max(0.0, job.deadline - job.queued):.2g} s"
                 )
         job.expected_seconds = min(expected, self._turn_seconds)

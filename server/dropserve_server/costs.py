@@ -50,6 +50,17 @@ class Costs:
                 return unit * (1 << (larger - 1))
         return float("inf")
 
+    def at_least(self, work: int) -> float:
+        """How long so much work takes at once, estimated rather too short; 0 while nothing is known."""
+        size = work.bit_length()
+        for same_or_larger in range(size, _SIZES):
+            if unit := self._units[same_or_larger]:
+                return unit * work
+        for smaller in range(size - 1, 0, -1):
+            if unit := self._units[smaller]:
+                return unit * (1 << smaller)
+        return 0.0
+
     def within(self, seconds: float) -> int:
         """How much work, computed at once, takes about so long; 0 while nothing is known."""
         fitting = 0

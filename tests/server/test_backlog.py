@@ -94,3 +94,13 @@ def test_an_idle_server_tries_whatever_it_expects() -> None:
         assert queue.rows == 1
 
     run(scenario)
+
+
+def test_a_large_request_is_not_refused_for_what_small_ones_cost() -> None:
+    def scenario() -> None:
+        queue, served = backlog(), serve(FakeModel())
+        served.costs.deterministic.record(1, 0.01)
+        queue.accept(job(served, 1))
+        queue.accept(job(served, 90, deadline=perf_counter() + 0.5))  # 90 times as much would be too late
+
+    run(scenario)

@@ -25,6 +25,17 @@ def test_estimates_are_those_of_the_same_size_and_err_on_the_long_side_for_other
     assert costs.seconds(4096) == pytest.approx(0.4096)
 
 
+def test_an_estimate_on_the_short_side_takes_nothing_for_slower_than_it_was_seen_to_be() -> None:
+    costs = Costs()
+    assert costs.at_least(16) == 0
+    costs.record(16, 0.016)
+    assert costs.at_least(16) == pytest.approx(0.016)
+    assert costs.at_least(4) == pytest.approx(0.004)  # as if it had a part of the batch
+    assert costs.at_least(100_000) == pytest.approx(0.032)  # as long as the largest that may be meant
+    costs.record(1024, 0.1024)
+    assert costs.at_least(64) == pytest.approx(0.0064)
+
+
 def test_how_much_fits_is_the_most_that_takes_no_longer() -> None:
     costs = Costs()
     costs.record(16, 0.016)
