@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.report import Report, interleave, option_parser
 from benchmarks.training import data, plain
+from benchmarks.training.recipes import DROPPED, EPOCHS, SONAR
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.crossvalidate import make_folds
 from dropserve_models.training.metrics import metrics_of
@@ -28,20 +29,6 @@ from dropserve_models.training.table import Table
 from dropserve_models.training.task import Goal, recognise
 
 FOLDS, REPEATS = 10, 10
-
-SONAR = {
-    "hidden": (60, 30),
-    "optimizer": "sgd",
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "weight_decay": 0.0,
-    "schedule": "constant",
-    "max_norm": 3.0,
-    "batch_size": 16,
-    "validation": 0.0,
-}
-DROPPED = {"visible": {"input_drop": 0.2, "hidden_drop": 0.0}, "hidden": {"hidden_drop": 0.2}}
-"""The recipes of a much-read article on dropout: on the input, or on both hidden layers."""
 
 ENERGY = {"hidden": (100, 100), "hidden_drop": 0.05, "epochs": 300, "validation": 0.0, "batch_size": 32}
 
@@ -55,7 +42,7 @@ class Effort:
     plain_fits: int
 
 
-QUICK, FULL = Effort(2, 30, 2), Effort(3, 300, 4)
+QUICK, FULL = Effort(2, 30, 2), Effort(3, EPOCHS, 4)
 
 
 @dataclass(frozen=True, slots=True)

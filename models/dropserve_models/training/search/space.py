@@ -25,6 +25,12 @@ HIDDEN: tuple[tuple[int, ...], ...] = ((100, 100), (50, 50), (100,))
 STEPS = (1500, 6000)
 """Of the optimiser, in a short and in a long run: what epochs are chosen by."""
 
+SWEEP = (0.05, 0.2, 0.1, 0.02, 0.4, 0.005)
+"""Drop rates that are tried on hidden layers before anything else, in this order."""
+
+BRISK = 2.0
+"""Learning rate they are tried with, beside the one given: searched for all epochs, it may be higher."""
+
 FASTEST = 6.0
 """Learning rate, beside the one given: some settings like it high, and those that diverge are given up."""
 
@@ -90,10 +96,10 @@ class Space:
         axes = (
             # Not 0: a model that drops nothing has no error bars.
             Axis("hidden_drop", 0.002, 0.6),
-            Axis("input_drop", 0.01, 0.4, off_share=0.4, off=0.0),
-            Axis("weight_decay", decay / 30.0, decay * 20.0),
-            Axis("learning_rate", rate / 4.0, rate * FASTEST),
-            Axis("max_norm", 1.0, 6.0, off_share=0.5, reverse=True),
+            Axis("input_drop", 0.01, 0.4, off_share=0.5, off=0.0),
+            Axis("weight_decay", decay / 30.0, decay * 10.0),
+            Axis("learning_rate", rate / 3.0, rate * FASTEST),
+            Axis("max_norm", 1.0, 6.0, off_share=0.6, reverse=True),
         )
         self.axes = tuple(
             axis
@@ -112,6 +118,17 @@ class Space:
     def usual(self) -> TrainingConfig:
         """The configuration given, in the first shape."""
         return self._config.model_copy(update=self._update(0))
+
+    def sweep(self, shapes: int) -> list[TrainingConfig]:
+        """Drop rates of the hidden layers from low to high, all else usual; in the first two shapes."""
+        options = {axis.option for axis in self.axes}
+        if "hidden_drop" not in options:
+            return []
+        faster = {"learning_rate": BRISK * self._config.learning_rate} if "learning_rate" in options else {}
+        return [
+            self.example(place % min(shapes, 2)).model_copy(update={"hidden_drop": (rate,)} | faster)
+            for place, rate in enumerate(SWEEP)
+        ]
 
     def example(self, shape: int) -> TrainingConfig:
         """Some configuration of that shape."""

@@ -64,6 +64,17 @@ def test_options_given_are_kept() -> None:
     )
 
 
+def test_the_drop_rate_is_swept_with_all_else_usual() -> None:
+    found = space(hidden=(7, 7), input_drop=0.2)
+    sweep = found.sweep(2)
+    assert sorted(config.hidden_drop[0] for config in sweep) == [0.005, 0.02, 0.05, 0.1, 0.2, 0.4]
+    assert {config.learning_rate for config in sweep} == {0.01}
+    assert {config.input_drop for config in sweep} == {0.2}
+    assert {found.shape_of(config) for config in sweep} == {0, 1}
+    assert space(hidden_drop=0.3).sweep(2) == []
+    assert {config.learning_rate for config in space(learning_rate=0.02).sweep(1)} == {0.02}
+
+
 def test_defaults_of_an_optimizer_are_not_given() -> None:
     axes = {axis.option: axis for axis in space(optimizer="sgd").axes}
     assert axes["learning_rate"].low < 0.05 < axes["learning_rate"].high

@@ -1,0 +1,1 @@
+"""How good error bars are: `python -m benchmarks.uncertainty`."""
