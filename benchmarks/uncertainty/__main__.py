@@ -18,6 +18,7 @@ from benchmarks.report import option_parser
 from benchmarks.uncertainty import fashion, sonar, uci, unseen
 from benchmarks.uncertainty.effort import FULL, QUICK, Effort
 from benchmarks.uncertainty.figures import Figures
+from dropserve_models.errors import DataError
 
 Case = Callable[[Figures, Path, Effort], None]
 
@@ -45,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     effort = (QUICK if options.quick else FULL).with_every_split(options.every_split)
     figures = Figures()
     for name in chosen:
-        cases[name](figures, options.data, effort)
+        try:
+            cases[name](figures, options.data, effort)
+        except (OSError, DataError) as error:
+            parser.error(f"{name}: {error}")
     figures.finish(options.json)
     return 0
 

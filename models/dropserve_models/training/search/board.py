@@ -81,7 +81,7 @@ def _cut_off(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     highest = np.max(np.where(tried & np.isfinite(scores), scores, -np.inf), axis=0)
     highest = np.where(np.isfinite(highest), highest, 0.0)
     behind = highest - scores
-    known = behind[tried & np.isfinite(behind)]
+    known = behind[tried & np.isfinite(behind) & (behind > 0.0)]  # the best of a fold says nothing
     span = _SPANS * float(np.median(known)) if known.size else 0.0
     lowest = highest - max(span, 1e-9)
     cut_off: NDArray[np.float64] = np.where(tried, np.maximum(scores, lowest), np.nan)

@@ -107,7 +107,7 @@ class _Search:
         self._on_training = self.contest.begin()
 
     def explore(self) -> None:
-        """Drop rates from low to high, then points that fill the space, in as many shapes as time allows."""
+        """Recipes from elsewhere, then points that fill the space, in as many shapes as there is time for."""
         left = self._budget.left(EXPLORE)
         counts = []
         for shapes in range(len(self._space.shapes), 0, -1):
@@ -119,7 +119,7 @@ class _Search:
         count, shapes = counts[-1]
         if count < 1 or not self._space.dimensions:
             return
-        configs = self._space.sweep(shapes)[:count]
+        configs = self._space.recipes(shapes)[:count]
         sobol = qmc.Sobol(self._space.dimensions, rng=self._random)
         points = sobol.random_base2(math.ceil(math.log2(count)))[: count - len(configs)]
         configs += [self._space.at(place % shapes, point) for place, point in enumerate(points)]

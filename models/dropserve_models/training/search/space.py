@@ -25,11 +25,18 @@ HIDDEN: tuple[tuple[int, ...], ...] = ((100, 100), (50, 50), (100,))
 STEPS = (1500, 6000)
 """Of the optimiser, in a short and in a long run: what epochs are chosen by."""
 
-SWEEP = (0.05, 0.2, 0.1, 0.02, 0.4, 0.005)
-"""Drop rates that are tried on hidden layers before anything else, in this order."""
-
-BRISK = 2.0
-"""Learning rate they are tried with, beside the one given: searched for all epochs, it may be higher."""
+RECIPES: tuple[tuple[float, float, float | None, float, float], ...] = (
+    (0.2, 0.0, None, 1.0, 2.0),
+    (0.05, 0.0, None, 1.0, 2.0),
+    (0.1, 0.0, None, 1.0, 2.0),
+    (0.15, 0.17, 3.0, 10.0, 2.0),
+    (0.02, 0.0, None, 1.0, 3.0),
+    (0.005, 0.0, None, 0.3, 4.0),
+    (0.4, 0.1, None, 3.0, 2.0),
+    (0.01, 0.12, 1.5, 1.0, 3.0),
+)
+"""What did well elsewhere, and is tried first: drop rates of hidden layers and input, max-norm, factors of
+the usual weight decay and learning rate. The hidden layers' rates sweep what is reasonable."""
 
 FASTEST = 6.0
 """Learning rate, beside the one given: some settings like it high, and those that diverge are given up."""
@@ -119,16 +126,20 @@ class Space:
         """The configuration given, in the first shape."""
         return self._config.model_copy(update=self._update(0))
 
-    def sweep(self, shapes: int) -> list[TrainingConfig]:
-        """Drop rates of the hidden layers from low to high, all else usual; in the first two shapes."""
-        options = {axis.option for axis in self.axes}
-        if "hidden_drop" not in options:
-            return []
-        faster = {"learning_rate": BRISK * self._config.learning_rate} if "learning_rate" in options else {}
-        return [
-            self.example(place % min(shapes, 2)).model_copy(update={"hidden_drop": (rate,)} | faster)
-            for place, rate in enumerate(SWEEP)
-        ]
+    def recipes(self, shapes: int) -> list[TrainingConfig]:
+        """`RECIPES`, as far as options are not given; turn by turn in the first two shapes."""
+        found = []
+        for place, (hidden, entering, bound, decay, rate) in enumerate(RECIPES):
+            options = {
+                "hidden_drop": (hidden,),
+                "input_drop": entering,
+                "max_norm": bound,
+                "weight_decay": decay * self._config.weight_decay,
+                "learning_rate": rate * self._config.learning_rate,
+            }
+            searched = {axis.option: options[axis.option] for axis in self.axes}
+            found.append(self.example(place % min(shapes, 2)).model_copy(update=searched))
+        return found
 
     def example(self, shape: int) -> TrainingConfig:
         """Some configuration of that shape."""

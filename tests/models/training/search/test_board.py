@@ -38,3 +38,8 @@ def test_a_single_setting_on_a_single_fold() -> None:
     found = standing(np.array([[3.0]]))
     assert found.means == pytest.approx([3.0])
     assert np.isfinite(found.variances).all()
+
+
+def test_two_settings_are_told_apart() -> None:
+    means = standing(np.array([[-1.0, -2.0], [-1.5, -2.5]])).means
+    assert means[0] - means[1] == pytest.approx(0.5)

@@ -64,15 +64,16 @@ def test_options_given_are_kept() -> None:
     )
 
 
-def test_the_drop_rate_is_swept_with_all_else_usual() -> None:
-    found = space(hidden=(7, 7), input_drop=0.2)
-    sweep = found.sweep(2)
-    assert sorted(config.hidden_drop[0] for config in sweep) == [0.005, 0.02, 0.05, 0.1, 0.2, 0.4]
-    assert {config.learning_rate for config in sweep} == {0.01}
-    assert {config.input_drop for config in sweep} == {0.2}
-    assert {found.shape_of(config) for config in sweep} == {0, 1}
-    assert space(hidden_drop=0.3).sweep(2) == []
-    assert {config.learning_rate for config in space(learning_rate=0.02).sweep(1)} == {0.02}
+def test_recipes_from_elsewhere_keep_what_is_given() -> None:
+    found = space(hidden=(7, 7), input_drop=0.25)
+    recipes = found.recipes(2)
+    rates = sorted(config.hidden_drop[0] for config in recipes)
+    assert rates == [0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.4]
+    assert {config.input_drop for config in recipes} == {0.25}
+    assert {found.shape_of(config) for config in recipes} == {0, 1}
+    for config in recipes:
+        assert TrainingConfig.model_validate(config.model_dump()) == config
+        assert found.at(found.shape_of(config), found.point(config)).max_norm == config.max_norm
 
 
 def test_defaults_of_an_optimizer_are_not_given() -> None:
