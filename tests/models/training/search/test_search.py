@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -175,3 +176,11 @@ def test_interrupted_before_anything_can_be_chosen_it_has_nothing(
     interrupting(monkeypatch, after)
     with pytest.raises(KeyboardInterrupt):
         find(noisy())
+
+
+@pytest.mark.parametrize("options", [{"embedding_width": 0}, {"embedding_width": 2}])
+def test_columns_of_categories_and_missing_values(tmp_path: Path, options: dict[str, Any]) -> None:
+    lines = [f"{'abcd'[i % 4]},{i / 7 if i % 5 else ''},{(i * 7) % 10 + i % 4}" for i in range(80)]
+    (tmp_path / "table.csv").write_text("\n".join(["kind,size,y", *lines]) + "\n")
+    found = find(read_table(str(tmp_path / "table.csv"), ("y",)), trials=3, task="regression", **options)
+    assert len(found.chosen.scores) >= 5
