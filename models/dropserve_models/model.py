@@ -12,6 +12,7 @@ import numpy as np
 
 from dropserve_models.errors import ArtifactError, InputError, ModelsError, MonteCarloUnavailable
 from dropserve_models.features import read_features
+from dropserve_models.inference.agreement import MAX_DIFFERENCE, difference
 from dropserve_models.inference.blueprint import Blueprint, draw_up
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.inference.probe import probe
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from dropserve_models.inference.device.choice import AnyEngine
 
 _CAUSE_CHARACTERS = 300
-
-MAX_DIFFERENCE = 1e-4
-"""How far the engine with dropout off may be from ONNX Runtime, relative to the largest output."""
 
 
 class Model:
@@ -194,16 +192,13 @@ class Model:
             rows,
         )
         expected = self._blueprint.session.run(rows, self._blueprint.heads)
-        for ours, theirs in zip(engine.evaluate(rows), expected, strict=True):
-            difference = float(
-                np.abs(ours - theirs.reshape(ours.shape)).max() / max(float(np.abs(theirs).max()), 1e-6)
+        found = difference(engine.evaluate(rows), expected)
+        if not found <= MAX_DIFFERENCE:
+            self._unavailable = (
+                f"with dropout off, the Monte Carlo engine differs from ONNX Runtime by {found:.2g} "
+                f"of the largest output, more than {MAX_DIFFERENCE:g}"
             )
-            if not difference <= MAX_DIFFERENCE:
-                self._unavailable = (
-                    f"with dropout off, the Monte Carlo engine differs from ONNX Runtime by {difference:.2g} "
-                    f"of the largest output, more than {MAX_DIFFERENCE:g}"
-                )
-                raise MonteCarloUnavailable(self._refusal(self._unavailable))
+            raise MonteCarloUnavailable(self._refusal(self._unavailable))
         return engine
 
     def _refusal(self, reason: str) -> str:

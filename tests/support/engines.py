@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from dropserve_models.artifact import Artifact
+from dropserve_models.inference.bank import MaskBank, MaskSet
 from dropserve_models.inference.blueprint import Blueprint, draw_up
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.inference.engine import Engine
+from dropserve_models.inference.small.requests import SmallRequests
 from dropserve_models.model import Model
 from dropserve_models.prediction import DEFAULT_MEMORY_BYTES
 
@@ -33,6 +38,29 @@ def engine_of(data: bytes, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> Engine:
     blueprint = blueprint_of(data)
     assert blueprint.program is not None, blueprint.monte_carlo_unavailable
     return Engine(blueprint.program, blueprint.prefix, blueprint.info.task != "regression", memory_bytes)
+
+
+S = TypeVar("S", bound=MaskSet)
+
+
+class NumberedMasks(MaskBank):
+    """Keeps nothing: the masks of every request are drawn, from seeds 0, 1, 2 and so on."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self._numbers = count()
+
+    def unseeded(self, kind: Hashable, draw: Callable[[int], S]) -> S:
+        return draw(next(self._numbers))
+
+
+def small_of(data: bytes, features: Array) -> SmallRequests:
+    """What answers small requests, each with masks of its own; `features` are to try it with."""
+    engine = engine_of(data)
+    engine.prepare_small(features)
+    assert engine.small is not None
+    engine.small.bank = NumberedMasks()
+    return engine.small
 
 
 def onnx_runtime(data: bytes, features: Array) -> list[Array]:

@@ -13,16 +13,23 @@ import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import TypeAlias
+from typing import Any, Protocol, TypeVar, cast
 
-from dropserve_models.inference.blocks import BlockMasks
 from dropserve_models.inference.masks import fresh_seed
 
 SLOTS = 64
 USES = 8
 
-MaskSet: TypeAlias = list[BlockMasks]
-"""All blocks of a request."""
+
+class MaskSet(Protocol):
+    """All masks of a request."""
+
+    @property
+    def nbytes(self) -> int:
+        """What they take in memory."""
+
+
+S = TypeVar("S", bound=MaskSet)
 
 
 class MaskBank:
@@ -37,28 +44,28 @@ class MaskBank:
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._lock = threading.Lock()
-        self._sets: OrderedDict[Hashable, MaskSet] = OrderedDict()
+        self._sets: OrderedDict[Hashable, Any] = OrderedDict()
         self._uses: dict[Hashable, int] = {}
         self._sizes: dict[Hashable, int] = {}
         self._grown: set[Hashable] = set()  # used since they were measured
         self._slots = random.Random(fresh_seed())
 
-    def seeded(self, seed: int, kind: Hashable, draw: Callable[[int], MaskSet]) -> MaskSet:
+    def seeded(self, seed: int, kind: Hashable, draw: Callable[[int], S]) -> S:
         """The masks of a seed."""
         return self._get((seed, kind), lambda: draw(seed), None)
 
-    def unseeded(self, kind: Hashable, draw: Callable[[int], MaskSet]) -> MaskSet:
+    def unseeded(self, kind: Hashable, draw: Callable[[int], S]) -> S:
         """Masks that few other requests have."""
         return self._get((self._slots.randrange(-SLOTS, 0), kind), lambda: draw(fresh_seed()), USES)
 
-    def _get(self, key: Hashable, draw: Callable[[], MaskSet], uses: int | None) -> MaskSet:
+    def _get(self, key: Hashable, draw: Callable[[], S], uses: int | None) -> S:
         with self._lock:
             found = self._sets.get(key)
             if found is not None and (uses is None or self._uses[key] < uses):
                 self._sets.move_to_end(key)
                 self._uses[key] += 1
                 self._grown.add(key)
-                return found
+                return cast(S, found)
         made = draw()
         with self._lock:
             self._sets[key] = made
@@ -70,7 +77,7 @@ class MaskBank:
 
     def _evict(self, newest: Hashable) -> None:
         for key in self._grown:
-            self._sizes[key] = sum(masks.nbytes for masks in self._sets[key])
+            self._sizes[key] = self._sets[key].nbytes
         self._grown = {newest}  # it grows when it is first used, which is still to come
         total = sum(self._sizes.values())
         while total > self._limit and len(self._sets) > 1:

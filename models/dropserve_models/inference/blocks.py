@@ -145,26 +145,15 @@ class BlockMasks:
         return torch.from_numpy(np.where(self._marks[site].T, np.float32(0.0), scale)).unsqueeze(2)
 
 
-class JoinedMasks(BlockMasks):
-    """The masks of several requests, each for its own rows; not to be thinned.
+class RequestMasks(tuple[BlockMasks, ...]):
+    """All blocks of a request."""
 
-    Parameters
-    ----------
-    parts : sequence of BlockMasks
-        A request each, with equally many passes and draws.
-    rows : sequence of int
-        The rows of each request.
-    """
+    __slots__ = ()
 
-    def __init__(self, parts: Sequence[BlockMasks], rows: Sequence[int]) -> None:
-        super().__init__((), (), parts[0].strata, parts[0].draws, parts[0].places)
-        self._parts = parts
-        self._rows = rows
-
-    def scaled(self, site: int) -> Tensor:
-        """0, or 1/(1-p), as a value: [units, passes, rows]."""
-        masks = zip(self._parts, self._rows, strict=True)
-        return torch.cat([part.scaled(site).expand(-1, -1, rows) for part, rows in masks], 2)
+    @property
+    def nbytes(self) -> int:
+        """What they take in memory."""
+        return sum(masks.nbytes for masks in self)
 
 
 class GivenMasks(BlockMasks):

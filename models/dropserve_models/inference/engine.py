@@ -7,6 +7,7 @@ are keyed by its number and every step treats each row on its own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,17 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dropserve_models.inference.agreement import MAX_DIFFERENCE, difference
 from dropserve_models.inference.bank import MaskBank
-from dropserve_models.inference.blocks import BlockMasks, GivenMasks, JoinedMasks, blocks, draw_masks
-from dropserve_models.inference.deterministic import Session
+from dropserve_models.inference.blocks import BlockMasks, GivenMasks, RequestMasks, blocks, draw_masks
+from dropserve_models.inference.boundary import Boundary
+from dropserve_models.inference.deterministic import Session, first_line
 from dropserve_models.inference.estimate import Estimate
 from dropserve_models.inference.masks import fresh_seed, strata
 from dropserve_models.inference.part import Part
 from dropserve_models.inference.plan import ADAPTIVE_PASSES, make_plan
 from dropserve_models.inference.program import Linear, Program
 from dropserve_models.inference.runner import Runner
+from dropserve_models.inference.small.requests import SmallRequests
 from dropserve_models.inference.workspace import ROW_MULTIPLE, Workspace
-from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate, take_rows
+from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate
+
+log = logging.getLogger(__name__)
 
 BANK_BYTES = 64 * 2**20
 """What the masks that a model keeps from one request to the next may take. A request whose masks would take
@@ -53,18 +59,23 @@ class Engine:
         Whether the outputs are class probabilities. A single column p is answered as (1 - p, p).
     memory_bytes : int
         What a request may take beyond its input and its answer.
+
+    Attributes
+    ----------
+    small : SmallRequests or None
+        What answers small requests, once it is prepared.
     """
 
     def __init__(self, program: Program, prefix: Session | None, classifier: bool, memory_bytes: int) -> None:
         self.program = program
         self.plan = make_plan(program)
-        self._prefix = prefix
+        self._inputs = Boundary(program, prefix)
         self._classifier = classifier
-        self._memory = memory_bytes
         self.device = torch.device("cpu")
         self._runner = Runner(program, self.plan)
-        self._workspace = Workspace(program, self.plan)
+        self._workspace = Workspace(program, self.plan, memory_bytes)
         self._bank = MaskBank(BANK_BYTES)
+        self.small: SmallRequests | None = None
         self._threads = torch.get_num_threads()
         layers = {step.out: step for step in program.steps if isinstance(step, Linear)}
         self._weights = sum(layers[name].weight.size for name in self.plan.fused)
@@ -81,12 +92,13 @@ class Engine:
             The samples asked for, or the work on a single row, need more than `memory_bytes`.
         """
         rows = len(features)
-        if self._exact(options) and len(self.program.outputs) == 1:
-            options = replace(options, passes=1)
+        options = self._settled(options)
+        if self.small is not None and self.together(rows, options) is not None:
+            return self.small.run([features], options)[0]
         thinned = self._thins(rows if options.seed is None else SEEDED_ROWS, options)
         if options.seed is not None and (padding := -rows % ROW_MULTIPLE):
             features = np.concatenate([features, np.repeat(features[-1:], padding, 0)])
-        step = self._workspace.rows(rows, options, self._memory)
+        step = self._workspace.rows(rows, options)
         if step < rows and options.seed is None:
             options = replace(options, seed=fresh_seed())  # all parts of a request share its masks
         parts = [
@@ -101,14 +113,8 @@ class Engine:
         Small requests without a seed gain by it. A seed promises bytes that depend on nothing else, and
         large requests are better thinned.
         """
-        if (
-            options.seed is not None
-            or options.adaptive
-            or self._thins(rows, options)
-            or options.passes > self._workspace.pass_block
-        ):
-            return None
-        return options
+        alone = options.seed is not None or options.adaptive or self._thins(rows, options)
+        return None if alone or self.small is None or rows > self.small.most_rows(options) else options
 
     def run_together(self, features: Sequence[FloatArray], options: MonteCarloOptions) -> list[Prediction]:
         """Several requests for which `together` gave the same, each with masks of its own.
@@ -118,18 +124,30 @@ class Engine:
         features : sequence of ndarray [rows, features]
             A request each.
         """
-        counts = [len(part) for part in features]
-        joined = np.concatenate(features)
-        if len(features) == 1 or len(joined) > self._workspace.rows(len(joined), options, self._memory):
+        if self.small is None or self.together(len(features[0]), options) is None:
             return [self.run(part, options) for part in features]
-        with self._torch(thinned=False):
-            estimate = self._estimate(len(joined), options)
-            masks = JoinedMasks([next(self._masks(options, thinned=False)) for _ in features], counts)
-            part = Part(self._boundary(joined), slice(None), slice(None))
-            self._add(estimate, part, [masks], options, thinned=False)
-            whole = estimate.result(exact=self._exact(options))
-        ends = np.cumsum(counts).tolist()
-        return [take_rows(whole, end - count, end) for count, end in zip(counts, ends, strict=True)]
+        return self.small.run(features, self._settled(options))
+
+    def prepare_small(self, probe: FloatArray) -> None:
+        """Make what answers small requests.
+
+        Where it does not agree with this engine, with dropout off, on features [rows, features] that any
+        such model can answer, these requests are computed like large ones.
+        """
+        ones = [np.ones((1, site.units), np.float32) for site in self.program.sites]
+        parts = (self._inputs, self._classifier, self._bank, self._workspace)
+        try:
+            small = SmallRequests(self.program, self.plan, *parts)
+            answers = small.passes(probe, ones)
+        except Exception as error:  # noqa: BLE001  # the runtime's exceptions have no common base class
+            log.warning("small requests are computed like large ones: %s", first_line(error))
+            return
+        # Of the noise variance there is the mean over the passes, of which this is one.
+        expected = self.passes(probe, ones)
+        if all(difference(answer, expected) <= MAX_DIFFERENCE for answer in answers):
+            self.small = small
+        else:
+            log.warning("small requests are computed like large ones: their graph answers otherwise")
 
     def evaluate(self, features: FloatArray) -> list[FloatArray]:
         """The outputs in eval mode, dropout off, each [rows, outputs]: to be compared with ONNX Runtime's."""
@@ -185,13 +203,19 @@ class Engine:
             if not parts:
                 break
 
+    def _settled(self, options: MonteCarloOptions) -> MonteCarloOptions:
+        """The options with a single pass where more would be the same."""
+        alike = self._exact(options) and len(self.program.outputs) == 1
+        return replace(options, passes=1) if alike else options
+
     def _exact(self, options: MonteCarloOptions) -> bool:
         """Whether the prediction's moments are closed-form, with nothing left to sample."""
         return options.integrate and self.plan.affine is not None and not self.plan.body
 
     def _thins(self, rows: int, options: MonteCarloOptions) -> bool:
-        integrate = self.plan.integrates(options)
-        work = self._weights + (self._draw_work * self.plan.draws_a_pass(options) if integrate else 0)
+        work = self._weights
+        if self._draw_work and self.plan.integrates(options):
+            work += self._draw_work * self.plan.draws_a_pass(options)
         return bool(self.plan.fused) and rows * work >= THINNED_WORK
 
     def _estimate(self, rows: int, options: MonteCarloOptions) -> Estimate:
@@ -241,23 +265,18 @@ class Engine:
         kind = (options.passes, options.masks, self.plan.integrates(options), limit, draws)
         large = self._workspace.masks(options.passes, thinned) > BANK_BYTES
         if options.seed is not None and not large:
-            yield from self._bank.seeded(options.seed, kind, lambda seed: list(draw(seed)))
+            yield from self._bank.seeded(options.seed, kind, lambda seed: RequestMasks(draw(seed)))
         elif large or thinned:
             # Weights gathered for thinning would fill the bank, and cost less than the work they serve.
             yield from draw(fresh_seed() if options.seed is None else options.seed)
         else:
-            yield from self._bank.unseeded(kind, lambda seed: list(draw(seed)))
+            yield from self._bank.unseeded(kind, lambda seed: RequestMasks(draw(seed)))
 
     def _boundary(self, features: FloatArray) -> dict[str, Tensor]:
         """The boundary values, [units, 1, rows]."""
-        values = dict.fromkeys(self.program.boundary, features)
-        # A residual connection may cross from the input itself, which the prefix does not compute.
-        names = [name for name in values if self._prefix is not None and name in self._prefix.outputs]
-        if self._prefix is not None and names:
-            values |= zip(names, self._prefix.run(features, names), strict=True)
         return {
             name: torch.from_numpy(np.require(value, requirements="W")).t().contiguous().unsqueeze(1)
-            for name, value in values.items()
+            for name, value in self._inputs.values(features).items()
         }
 
 

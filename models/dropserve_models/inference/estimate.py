@@ -236,7 +236,7 @@ class Estimate:
                 samples = _by_passes(self._samples)
             if self._options.quantiles:
                 self._samples.sort(axis=1)
-                quantiles = _quantiles(self._samples, self._options.quantiles)
+                quantiles = quantiles_of(self._samples, self._options.quantiles)
         return Prediction(
             mean=_by_rows(mean),
             passes=int(self._passes.max()),
@@ -289,7 +289,7 @@ def _by_passes(x: FloatArray) -> FloatArray:
     return x.transpose(1, 2, 0).copy()
 
 
-def _quantiles(ordered: FloatArray, quantiles: Sequence[float]) -> FloatArray:
+def quantiles_of(ordered: FloatArray, quantiles: Sequence[float]) -> FloatArray:
     """Of sorted passes, interpolated linearly (type 7 of Hyndman & Fan, 1996), [quantiles, rows, outputs]."""
     places = np.asarray(quantiles) * (ordered.shape[1] - 1)
     below, above = np.floor(places).astype(np.intp), np.ceil(places).astype(np.intp)

@@ -28,6 +28,11 @@ _UNITS = 40  # bytes of masks and of lists of units, for every pass and unit
 class Workspace:
     """The memory that running a program takes.
 
+    Parameters
+    ----------
+    memory_bytes : int
+        What a request may take beyond its input and its answer.
+
     Attributes
     ----------
     pass_block : int
@@ -35,7 +40,8 @@ class Workspace:
         on every call.
     """
 
-    def __init__(self, program: Program, plan: Plan) -> None:
+    def __init__(self, program: Program, plan: Plan, memory_bytes: int) -> None:
+        self._memory = memory_bytes
         self._outputs = max(2, sum(program.widths[name] for name in program.outputs))
         layers = {step.out: step.weight for step in program.steps if isinstance(step, Linear)}
         shared = [name for name, drop in plan.fused.items() if drop.x in program.boundary]
@@ -57,7 +63,11 @@ class Workspace:
         """Bytes, at most, of the masks of so many passes and, when thinning, the weights they leave."""
         return passes * self._pass[thinned]
 
-    def rows(self, rows: int, options: MonteCarloOptions, memory_bytes: int) -> int:
+    def samples(self, options: MonteCarloOptions) -> int:
+        """Bytes of the outputs of every pass, for one row."""
+        return 4 * self._outputs * options.passes
+
+    def rows(self, rows: int, options: MonteCarloOptions) -> int:
         """Rows whose prefix, sums and samples fit into the memory limit beside the work of a chunk.
 
         Raises
@@ -66,19 +76,27 @@ class Workspace:
             Not even one row does, or the samples asked for do not.
         """
         per_row = 8 * self._boundary + _ACCUMULATED * self._outputs
-        samples = 4 * self._outputs * options.passes
-        check_samples(self._outputs, rows, options, memory_bytes)
+        samples = self.samples(options)
+        check_samples(self._outputs, rows, options, self._memory)
         if options.quantiles or options.return_samples:
             per_row += 4 * samples  # as computed, put together, sorted, and transposed
         chunk = max(CACHE_BYTES, ROW_MULTIPLE * self._per_row(options, thinned=False))
         work = chunk + self.masks(min(options.passes, self.pass_block), thinned=True)
-        fitting = (memory_bytes - work) // per_row // ROW_MULTIPLE * ROW_MULTIPLE
+        fitting = (self._memory - work) // per_row // ROW_MULTIPLE * ROW_MULTIPLE
         if fitting < ROW_MULTIPLE:
             raise MemoryLimitError(
                 f"a few rows take {work + ROW_MULTIPLE * per_row:,} bytes at {options.passes} passes, and a "
-                f"request may use {memory_bytes:,}; raise the limit or ask for fewer passes"
+                f"request may use {self._memory:,}; raise the limit or ask for fewer passes"
             )
         return int(fitting)
+
+    def room(self, options: MonteCarloOptions) -> int:
+        """The rows that fit the memory limit at once, with what they are answered."""
+        try:
+            rows = self.rows(1, options)
+        except MemoryLimitError:
+            return 0  # who asks is told by `rows`
+        return min(rows, self._memory // self.samples(options)) if options.return_samples else rows
 
     def chunks(self, rows: int, options: MonteCarloOptions, thinned: bool) -> Iterator[tuple[int, int]]:
         """Ranges of rows to compute together, of nearly equal size."""

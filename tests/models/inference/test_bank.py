@@ -7,15 +7,15 @@ from itertools import count, pairwise
 
 import numpy as np
 
-from dropserve_models.inference.bank import SLOTS, USES, MaskBank, MaskSet
-from dropserve_models.inference.blocks import BlockMasks
+from dropserve_models.inference.bank import SLOTS, USES, MaskBank
+from dropserve_models.inference.blocks import BlockMasks, RequestMasks
 from dropserve_models.inference.program import Site
 
 SITES = (Site(0.5, 100),)
 
 
-def masks(_: int = 0) -> MaskSet:
-    return [BlockMasks(SITES, [np.zeros((10, 100), np.bool_)], ((10, 1),), 1, slice(0, 10))]
+def masks(_: int = 0) -> RequestMasks:
+    return RequestMasks([BlockMasks(SITES, [np.zeros((10, 100), np.bool_)], ((10, 1),), 1, slice(0, 10))])
 
 
 def test_a_seed_is_drawn_once() -> None:
@@ -37,13 +37,13 @@ def test_unseeded_sets_are_replaced_after_their_uses() -> None:
     bank, number = MaskBank(10**9), count()
     names: dict[int, int] = {}
 
-    def draw(_: int) -> MaskSet:
+    def draw(_: int) -> RequestMasks:
         made = masks()
         names[id(made)] = next(number)
         kept.append(made)
         return made
 
-    kept: list[MaskSet] = []  # ids stay unique while the sets live
+    kept: list[RequestMasks] = []  # ids stay unique while the sets live
     uses = Counter(names[id(bank.unseeded("kind", draw))] for _ in range(20 * SLOTS))
     assert max(uses.values()) == USES
     assert len(uses) >= 20 * SLOTS / USES

@@ -15,12 +15,14 @@ from scipy import stats
 
 from dropserve_models.inference.masks import strata
 from dropserve_models.prediction import Masks, MonteCarloOptions
-from support.engines import engine_of
+from support.engines import engine_of, small_of
 from support.exact import Moments, Wide, enumerate_masks, moments
 from support.onnx_models import Array, Mlp, mlp
 
 PASSES = [2, 5, 10, 20, 37, 100]
 MASKS: list[Masks] = ["independent", "stratified"]
+WAYS = ["in blocks", "in one graph"]
+"""How a request is computed: large ones and those with a seed, and small ones without."""
 ROWS: Array = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
 NETWORKS = {
     "softmax": mlp([3, 3, 2, 3], [0.1, 0.5, 0.33], last="Softmax", seed=4),
@@ -52,13 +54,17 @@ def exact(name: str) -> Moments:
 
 
 @cache
-def small(name: str, passes: int, masks: Masks) -> Runs:
-    return run(NETWORKS[name], passes, masks, seeds=300)
+def small(name: str, passes: int, masks: Masks, way: str) -> Runs:
+    return run(NETWORKS[name], passes, masks, way, seeds=300)
 
 
-def run(network: Mlp, passes: int, masks: Masks, seeds: int) -> Runs:
-    engine = engine_of(network.onnx())
-    answers = [engine.run(ROWS, MonteCarloOptions(passes, seed, masks=masks)) for seed in range(seeds)]
+def run(network: Mlp, passes: int, masks: Masks, way: str, seeds: int) -> Runs:
+    if way == "in one graph":
+        graph = small_of(network.onnx(), ROWS)
+        answers = [graph.run([ROWS], MonteCarloOptions(passes, masks=masks))[0] for _ in range(seeds)]
+    else:
+        engine = engine_of(network.onnx())
+        answers = [engine.run(ROWS, MonteCarloOptions(passes, seed, masks=masks)) for seed in range(seeds)]
 
     def stack(field: str) -> Wide:
         values = [getattr(answer, field) for answer in answers]
@@ -80,9 +86,10 @@ def assert_unbiased(estimates: Wide, truth: Wide, allowed: Wide | float = 0.0) -
 @pytest.mark.parametrize("passes", PASSES)
 @pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_bias(name: str, masks: Masks, passes: int) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_bias(way: str, name: str, masks: Masks, passes: int) -> None:
     network, truth = NETWORKS[name], exact(name)
-    runs = small(name, passes, masks)
+    runs = small(name, passes, masks, way)
     assert_unbiased(runs.mean, truth.mean)
     # Batch means of strata that are not all of one size are the one approximation.
     uneven = len(strata(passes, masks)) > 1
@@ -99,8 +106,9 @@ def test_bias(name: str, masks: Masks, passes: int) -> None:
 
 @pytest.mark.parametrize("passes", PASSES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_stratified_masks_are_never_worse(name: str, passes: int) -> None:
-    independent, stratified = (small(name, passes, masks).mean for masks in MASKS)
+@pytest.mark.parametrize("way", WAYS)
+def test_stratified_masks_are_never_worse(way: str, name: str, passes: int) -> None:
+    independent, stratified = (small(name, passes, masks, way).mean for masks in MASKS)
     gain = independent.var(axis=0).sum() / stratified.var(axis=0).sum()
     assert gain > (0.8 if passes == 2 else 1.2)
 
@@ -110,10 +118,11 @@ LARGE = mlp([3, 10, 1], [0.2, 0.5], last="Sigmoid", seed=3)
 
 @pytest.mark.parametrize("passes", [10, 20, 21, 37, 100])
 @pytest.mark.parametrize("masks", MASKS)
-def test_standard_error_is_honest(masks: Masks, passes: int) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_standard_error_is_honest(way: str, masks: Masks, passes: int) -> None:
     """Its square is on average the variance of the errors; 2 of them hold the truth as Student's t says."""
     truth = moments(*enumerate_masks(LARGE, ROWS)).mean
-    runs = run(LARGE, passes, masks, seeds=600)
+    runs = run(LARGE, passes, masks, way, seeds=600)
     errors, standard_error = (runs.mean[:, :, 1:] - truth), runs.standard_error[:, :, 1:]
     calibration = (standard_error**2).mean(axis=0) / (errors**2).mean(axis=0)
     np.testing.assert_array_less(calibration, 1.5)

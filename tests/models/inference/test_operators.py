@@ -185,6 +185,10 @@ def same_as_onnx_runtime(case: Case) -> None:
 
     check(engine.evaluate(x)[0], onnx_runtime(data, x)[0])
     (passes,) = engine.passes(x, [masks])
+    engine.prepare_small(x)
+    assert engine.small is not None
+    for of_graph in engine.small.passes(x, [masks])[:1]:
+        check(of_graph[0], passes)
     for mask, ours in zip(masks, passes, strict=True):
         # In eval mode the node is the identity, so dropping its input is dropping its output.
         masked = onnx_runtime(data, x * mask)[0] if "features" not in _read(case) else None

@@ -11,7 +11,7 @@ import pytest
 
 from dropserve_models.inference.masks import dropped, strata
 from dropserve_models.prediction import Masks, MonteCarloOptions
-from support.engines import Array, engine_of
+from support.engines import Array, engine_of, small_of
 from support.onnx_models import constant, model, node
 
 Nodes = Sequence[onnx.NodeProto]
@@ -100,7 +100,25 @@ def test_every_sample_is_the_pass_of_its_masks(name: str, units: int, masks: Mas
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
-def test_estimates_are_those_of_all_masks(name: str) -> None:
+def test_the_graph_of_small_requests_computes_the_same_passes(name: str) -> None:
+    data = build(name, 7)
+    x: Array = np.random.default_rng(1).normal(size=(5, 7)).astype(np.float32)
+    engine = engine_of(data)
+    rng = np.random.default_rng(3)
+    given = [
+        ((rng.random((6, site.units)) >= site.rate) / np.float32(1.0 - site.rate)).astype(np.float32)
+        for site in engine.program.sites
+    ]
+    prediction, *noise = engine.passes(x, given)
+    found, *found_noise = small_of(data, x).passes(x, given)[0]
+    np.testing.assert_allclose(found, prediction, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(found_noise, noise, strict=True):
+        np.testing.assert_allclose(ours[0], theirs.mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["in blocks", "in one graph"])
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_estimates_are_those_of_all_masks(name: str, small: bool) -> None:
     """With two units a dropout, 16 or 64 masks: the mean, and the variance where its tail is integrated."""
     engine = engine_of(build(name, 2))
     x: Array = np.random.default_rng(2).normal(size=(4, 2)).astype(np.float32)
@@ -115,7 +133,10 @@ def test_estimates_are_those_of_all_masks(name: str) -> None:
     fourth = np.tensordot(probability, (prediction - mean) ** 4, 1)
 
     passes = 10_000
-    answer = engine.run(x, MonteCarloOptions(passes, 3))
+    if small:
+        (answer,) = small_of(build(name, 2), x).run([x], MonteCarloOptions(passes))
+    else:
+        answer = engine.run(x, MonteCarloOptions(passes, 3))
     assert answer.variance is not None
     np.testing.assert_array_less(np.abs(answer.mean - mean), 4.5 * np.sqrt(variance / passes) + 1e-5)
     error = np.sqrt(np.maximum(fourth - variance**2, 0.0) / passes)

@@ -54,4 +54,6 @@ def make_engine(
             log.warning("Monte Carlo runs on the CPU, deterministic requests on CUDA: %s", reason)
         else:
             return engine
-    return Engine(program, prefix, classifier, memory_bytes)
+    on_cpu = Engine(program, prefix, classifier, memory_bytes)
+    on_cpu.prepare_small(probe)
+    return on_cpu

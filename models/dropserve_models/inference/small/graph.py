@@ -1,0 +1,49 @@
+"""The graph that answers small requests."""
+
+from __future__ import annotations
+
+from dropserve_models.inference.plan import Plan
+from dropserve_models.inference.program import Program, Step, arguments
+from dropserve_models.inference.small.moments import write_noise, write_sums
+from dropserve_models.inference.small.steps import A_DRAW, Suffix
+from dropserve_models.inference.small.writer import Writer
+
+
+def build(program: Program, plan: Plan, *, classifier: bool, closed: bool) -> bytes:
+    """An ONNX model from boundary and masks to what `moments.finish` makes a prediction of.
+
+    Its inputs are those of `Suffix` and `write_sums`, its outputs those of the latter.
+
+    Parameters
+    ----------
+    classifier : bool
+        Whether the outputs are class probabilities. A single column p is answered as (1 - p, p).
+    closed : bool
+        Whether the last dropout is integrated in closed form, where the plan has one.
+    """
+    writer = Writer()
+    suffix = Suffix(writer, program, plan.tail)
+    prediction, *noise = program.outputs
+    affine = plan.affine if closed else None
+    suffix.write(_needed(program, {*noise, affine.x if affine else prediction}))
+    if affine is not None:
+        values, within = suffix.closed(affine, program.sites[plan.tail].rate)
+    else:
+        values, within = suffix.value(prediction, A_DRAW), None
+    if classifier and program.widths[prediction] == 1:
+        other = writer.op("Sub", writer.constant(1.0), values)
+        values = writer.op("Concat", other, values, axis=2)
+    write_sums(writer, values, within, classifier=classifier)
+    for name in noise:
+        write_noise(writer, suffix.value(name))
+    return writer.model()
+
+
+def _needed(program: Program, wanted: set[str]) -> list[Step]:
+    """The steps that lead to `wanted` values, in order."""
+    steps = []
+    for step in reversed(program.steps):
+        if step.out in wanted:
+            steps.append(step)
+            wanted.update(arguments(step))
+    return steps[::-1]
