@@ -5,6 +5,10 @@ from __future__ import annotations
 from dropserve_server.errors import DeadlineTooShort, QueueFull
 from dropserve_server.job import PredictionJob
 
+_SHARING = 8
+"""Requests that are cut take turns; one more is taken where it shares with so many of its size. The SDK's
+`predict_many` keeps as many under way, so that a caller alone on a server is not refused."""
+
 
 class Backlog:
     """The work in flight in one mode: waiting, and being computed. For the event loop's thread.
@@ -20,7 +24,7 @@ class Backlog:
     workers : int
         How many computations go on at the same time.
     turn_seconds : float
-        How long one request can hold up the others before they have their turn.
+        How long one request that is cut can hold up the others before they have their turn.
     """
 
     def __init__(
@@ -32,15 +36,16 @@ class Backlog:
         self._workers = workers
         self._turn_seconds = turn_seconds
         self._seconds = 0.0
+        self._cut: dict[PredictionJob, float] = {}  # what they are expected to take in all
         self.rows = 0
 
     @property
     def wait_seconds(self) -> float:
-        """How long a request that came now would wait, as far as is known."""
+        """How long a request that came now would wait for its turn, as far as is known."""
         return self._seconds / self._workers
 
-    def accept(self, job: PredictionJob) -> None:
-        """Take a job in.
+    def accept(self, job: PredictionJob, *, cut: bool = False) -> None:
+        """Take a job in, which is `cut` so that others pass between its slices.
 
         Raises
         ------
@@ -49,8 +54,10 @@ class Backlog:
         DeadlineTooShort
             It would not be done in time.
         """
-        wait = self.wait_seconds
-        expected = job.costs.unit * job.work
+        expected = job.costs.share(job.work)
+        wait, longest = self.wait_seconds, self._max_seconds
+        if cut:
+            wait, longest = self._wait_with_turns(expected), longest + _SHARING * expected
         if self.rows + job.rows > self._max_rows:
             raise QueueFull(
                 f"{self.rows} rows are in flight in {self._mode} mode and {job.rows} more don't fit: "
@@ -59,10 +66,10 @@ class Backlog:
             )
         # Whatever is expected, an idle server tries: this is how it learns of having become faster.
         if self.rows:
-            if wait > self._max_seconds:
+            if wait > longest:
                 raise QueueFull(
-                    f"a request in {self._mode} mode would wait some {wait:.2g} s, and the server lets none "
-                    f"wait longer than {self._max_seconds:g} s; try again later",
+                    f"the request would wait some {wait:.2g} s for others in {self._mode} mode, and the "
+                    f"server lets it wait no longer than {longest:.3g} s; try again later",
                     wait,
                 )
             # Small requests cost more a unit: what they cost must not keep a large one out.
@@ -72,7 +79,9 @@ class Backlog:
                     f"the answer would take some {wait + own:.2g} s, most of it in the queue, and the "
                     f"caller allows {max(0.0, job.deadline - job.queued):.2g} s"
                 )
-        job.expected_seconds = min(expected, self._turn_seconds)
+        job.expected_seconds = min(expected, self._turn_seconds) if cut else expected
+        if cut:
+            self._cut[job] = expected
         job.in_backlog = True
         self._seconds += job.expected_seconds
         self.rows += job.rows
@@ -82,6 +91,13 @@ class Backlog:
         if not job.in_backlog:
             return False
         job.in_backlog = False
+        self._cut.pop(job, None)
         self.rows -= job.rows
         self._seconds = max(0.0, self._seconds - job.expected_seconds) if self.rows else 0.0
         return True
+
+    def _wait_with_turns(self, seconds: float) -> float:
+        """How much longer than `seconds` a job takes that takes turns with the others."""
+        turn = self._turn_seconds
+        shared = sum(min(theirs, seconds) - turn for theirs in self._cut.values() if theirs > turn)
+        return (self._seconds + max(0.0, shared)) / self._workers

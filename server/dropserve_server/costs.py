@@ -26,6 +26,10 @@ class Costs:
         """Learn that so much work, computed at once, took so long."""
         self._recent_seconds = _MEMORY * self._recent_seconds + seconds
         self._recent_work = _MEMORY * self._recent_work + work
+        self.record_whole(work, seconds)
+
+    def record_whole(self, work: int, seconds: float) -> None:
+        """Learn what so much work took, whose parts, computed one after the other, are known already."""
         size, unit = work.bit_length(), seconds / work
         known = self._units[size]
         if known:
@@ -36,6 +40,18 @@ class Costs:
     def unit(self) -> float:
         """Seconds a unit of work, in the batches as they were lately; 0 while nothing is known."""
         return self._recent_seconds / self._recent_work if self._recent_work else 0.0
+
+    def share(self, work: int) -> float:
+        """What so much work adds to what waits, in batches as they were lately; estimated rather too short.
+
+        A unit of small work costs a hundred times what one of large work does. So of work larger than any
+        that was seen nothing is said but that it takes no less.
+        """
+        size = work.bit_length()
+        for known in range(size, 0, -1):
+            if unit := self._units[known]:
+                return min(unit * min(work, 1 << known), self.unit * work)
+        return self.unit * work
 
     def seconds(self, work: int) -> float:
         """How long so much work takes at once, estimated rather too long; infinity while nothing is known."""

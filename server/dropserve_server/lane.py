@@ -136,9 +136,13 @@ class Lane:
         if limit and job.served.on_cpu and job.costs.seconds(job.work) <= limit:
             self._gathering.add(job, limit)
             return
-        self._backlog.accept(job)
+        cut = self._is_large(job)
+        self._backlog.accept(job, cut=cut)
         job.metrics.queue_rows.inc(job.rows)
-        self._enqueue(job)
+        if cut:
+            self._make_ready(LargeJob(job, self._batching.turn_seconds))
+        else:
+            self._enqueue(job)
 
     def forget(self, job: PredictionJob) -> None:
         """Its caller has left. A job that waits counts no longer, and holds no features for its place."""
@@ -167,9 +171,6 @@ class Lane:
             _finish(batch)
 
     def _enqueue(self, job: PredictionJob) -> None:
-        if self._is_large(job):
-            self._make_ready(LargeJob(job, self._batching.turn_seconds))
-            return
         key = _group(job)
         waiting = self._waiting.get(key)
         if waiting is None:
@@ -241,6 +242,8 @@ def _finish(done: Batch | Slice) -> None:
     if done.rows:
         done.job.costs.record(done.work, done.seconds)
         done.job.metrics.batch_rows.observe(done.rows)
+    if isinstance(done, Slice) and done.job.result is not None and done.over:
+        done.job.costs.record_whole(done.job.work, done.whole_seconds)
     for job in done.over:
         _count(job)
         job.settle()

@@ -40,6 +40,7 @@ class LargeJob:
         self._next = 0
         self._computing = 0
         self._parts: dict[int, Prediction] = {}
+        self._spent_seconds = 0.0
 
     def __bool__(self) -> bool:
         """Whether there are rows left to be taken."""
@@ -62,11 +63,17 @@ class LargeJob:
             self._computing += 1
         return Slice(self, start, stop)
 
-    def add(self, start: int, part: Prediction | None) -> bool:
-        """Hand in what a slice gave; whether it was the last one."""
+    @property
+    def spent_seconds(self) -> float:
+        """What computing its slices has taken so far."""
+        return self._spent_seconds
+
+    def add(self, start: int, part: Prediction | None, seconds: float) -> bool:
+        """Hand in what a slice gave and how long it took; whether it was the last one."""
         with self._lock:
             if part is not None:
                 self._parts[start] = part
+            self._spent_seconds += seconds
             self._computing -= 1
             last = not self and not self._computing
         if last:
@@ -84,9 +91,15 @@ class LargeJob:
 
 
 class Slice:
-    """Some rows of a large job; see `Batch` for the attributes."""
+    """Some rows of a large job; see `Batch` for the attributes.
 
-    __slots__ = ("_large", "_start", "_stop", "over", "rows", "seconds", "work")
+    Attributes
+    ----------
+    whole_seconds : float
+        Of the last slice: what all of them took. Else 0.
+    """
+
+    __slots__ = ("_large", "_start", "_stop", "over", "rows", "seconds", "whole_seconds", "work")
 
     def __init__(self, large: LargeJob, start: int, stop: int) -> None:
         self._large = large
@@ -94,7 +107,7 @@ class Slice:
         self.over: list[PredictionJob] = []
         self.rows = stop - start
         self.work = self.rows * large.job.work // large.job.rows
-        self.seconds = 0.0
+        self.seconds = self.whole_seconds = 0.0
 
     @property
     def job(self) -> PredictionJob:
@@ -112,8 +125,9 @@ class Slice:
             except Exception as error:  # noqa: BLE001  # raised on where the outcome is awaited
                 job.error = error
             self.seconds = perf_counter() - begun
-        if self._large.add(self._start, part):
+        if self._large.add(self._start, part, self.seconds):
             self.over = [job]
+            self.whole_seconds = self._large.spent_seconds
 
     def _predict(self) -> Prediction:
         job = self.job

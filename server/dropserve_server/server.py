@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 import grpc.aio
 
 from dropserve_models import load
+from dropserve_server import signals
 from dropserve_server.administration import Administration
 from dropserve_server.grpc import tracing
 from dropserve_server.grpc.administration import ModelServicer
@@ -163,7 +163,7 @@ class Server:
         ArtifactError
             The repository can't be listed.
         """
-        self._heed_signals()
+        signals.heed(self._on_signal, self.stop)
         following = asyncio.ensure_future(self._protection.keep_up_to_date())
         try:
             if await _finishes(self._startup(), unless=self._stopping):
@@ -182,11 +182,6 @@ class Server:
         """Stop now."""
         self._stopping.set()
         self._aborting.set()
-
-    def _heed_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
 
     def _on_signal(self) -> None:
         # A worker may get the signal and its supervisor's word for it: the second is no impatience.

@@ -25,7 +25,7 @@ WHOLES, WAITING = 10, 30
 def server(repository: Path) -> Iterator[ServerProcess]:
     """One Monte Carlo worker, so that what is sent meanwhile waits."""
     options = ["--monte-carlo-workers", "1", "--max-rows", str(QUEUE_ROWS), "--queue-rows", str(QUEUE_ROWS)]
-    with server_process(repository, *options, "--warm-up") as process:
+    with server_process(repository, *options, "--queue-seconds", "60", "--warm-up") as process:
         yield process
 
 
@@ -77,7 +77,7 @@ def test_who_left_or_waited_too_long_is_never_begun(server: ServerProcess, ask: 
     wait_for_inflight(server, WHOLES + WAITING + len(staying))
     for call in leaving:
         call.cancel()
-    # The server takes them to be in time: of those before them it counts a turn each.
+    # The server takes them to be in time: it has never computed what is before them.
     late = [ask.stub.Predict.future(question, timeout=0.4) for _ in range(WAITING)]
     codes = {refusal_of(call.exception()).code for call in late}
     assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}

@@ -51,7 +51,7 @@ def test_before_the_models_are_loaded_everybody_is_told_to_come_back(repository:
         assert ask.predict("targets", ONE).mean.shape == [1, 2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_says_not_serving_finishes_what_is_in_flight_and_exits_0(
     repository: Path, number: signal.Signals
 ) -> None:
@@ -123,6 +123,30 @@ def test_a_second_signal_stops_at_once(repository: Path) -> None:
     assert server.log[-1]["event"] == "stopped"
     assert server.log[-1]["cut_off"] == 1
     assert server.other_lines == []
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+def test_a_terminal_that_is_closed_drains_once_however_often_it_says_so(
+    repository: Path, options: list[str]
+) -> None:
+    with server_process(repository, *options) as server, grpc.insecure_channel(server.address) as channel:
+        slow = Asker(channel).stub.Predict.future(SLOW, timeout=TIMEOUT)
+        wait_for_inflight(server, 1)
+        for _ in range(3):
+            server.signal(signal.SIGHUP)
+        assert slow.result().passes == 1000
+        assert server.wait() == 0
+
+
+def test_nohup_is_respected(repository: Path) -> None:
+    ignoring = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as a child inherits it
+    try:
+        with server_process(repository) as server, grpc.insecure_channel(server.address) as channel:
+            server.signal(signal.SIGHUP)
+            assert Asker(channel).predict("targets", ONE).mean.shape == [1, 2]
+            assert server.stop() == 0
+    finally:
+        signal.signal(signal.SIGHUP, ignoring)
 
 
 def test_grace_has_an_end(repository: Path) -> None:

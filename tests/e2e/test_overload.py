@@ -97,7 +97,7 @@ def test_overload_refuses_at_once_and_nothing_else_breaks(server: ServerProcess)
         assert "try again later" in refusal.message
     # A refusal waits for nothing; what is answered has waited in the queue.
     assert median(found.refused) < median(found.answered)
-    assert len(found.quick) > 20
+    assert len(found.quick) > 5
     assert median(found.quick) < median(found.answered)
     assert 0 < max(found.queued) <= QUEUE_ROWS
 

@@ -10,6 +10,7 @@ import pytest
 
 from dropserve_server.backlog import Backlog
 from dropserve_server.errors import DeadlineTooShort, QueueFull
+from dropserve_server.served import ServedModel
 from support.fake_model import FakeModel
 from support.jobs import NEVER, job, serve
 
@@ -23,6 +24,12 @@ def run(scenario: Callable[[], None]) -> None:
 
 def backlog(workers: int = 1, max_seconds: float = NEVER) -> Backlog:
     return Backlog("test", 100, max_seconds, workers, turn_seconds=0.5)
+
+
+def learn(served: ServedModel) -> None:
+    """A tenth of a second a row, however many."""
+    for power in range(8):
+        served.costs.deterministic.record(2**power, 2**power / 10)
 
 
 def test_rows_are_bounded() -> None:
@@ -44,12 +51,12 @@ def test_rows_are_bounded() -> None:
 def test_the_expected_wait_is_bounded_and_told(workers: int) -> None:
     def scenario() -> None:
         queue, served = backlog(workers, max_seconds=1.0), serve(FakeModel())
-        served.costs.deterministic.record(10, 1.0)  # a tenth of a second a row
+        learn(served)
         jobs = [job(served, 4) for _ in range(3 * workers + 1)]
         for each in jobs[:-1]:
             queue.accept(each)
         assert queue.wait_seconds == pytest.approx(1.2)
-        with pytest.raises(QueueFull, match=r"would wait some 1\.2 s, .* longer than 1 s") as refusal:
+        with pytest.raises(QueueFull, match=r"would wait some 1\.2 s .* no longer than 1 s") as refusal:
             queue.accept(jobs[-1])
         assert refusal.value.retry_seconds == pytest.approx(1.2)
         for each in jobs[:-1]:
@@ -60,12 +67,39 @@ def test_the_expected_wait_is_bounded_and_told(workers: int) -> None:
     run(scenario)
 
 
-def test_a_large_request_counts_for_a_turn_because_others_pass_between() -> None:
+def test_a_request_that_is_cut_counts_for_a_turn_because_others_pass_between() -> None:
     def scenario() -> None:
         queue, served = backlog(), serve(FakeModel())
-        served.costs.deterministic.record(10, 1.0)
-        queue.accept(job(served, 100))
-        assert queue.wait_seconds == 0.5
+        learn(served)
+        whole, cut = job(served, 50), job(served, 50)
+        queue.accept(whole)
+        assert queue.wait_seconds == 5
+        queue.accept(cut, cut=True)
+        assert queue.wait_seconds == 5.5
+        queue.release(whole)
+        assert queue.wait_seconds == pytest.approx(0.5)
+
+    run(scenario)
+
+
+def test_requests_that_are_cut_wait_for_each_other_and_no_longer_than_each_takes() -> None:
+    def scenario() -> None:
+        queue, served = backlog(max_seconds=1.0), serve(FakeModel())
+        learn(served)
+        queue.accept(job(served, 30), cut=True)  # three seconds
+        now = perf_counter()
+        for rows, least in ((2, 0.5 + 0.2), (10, 1 + 1), (40, 3 + 4)):
+            with pytest.raises(DeadlineTooShort, match=f"would take some {least:g} s"):
+                queue.accept(job(served, rows, deadline=now + least - 0.1), cut=True)
+        # Turns with seven of its like, and a second for others: more would be too many.
+        few = [job(served, 6) for _ in range(9)]
+        for each in few:
+            queue.accept(each, cut=True)
+        with pytest.raises(QueueFull, match=r"wait some 6 s .* no longer than 5\.8 s") as refusal:
+            queue.accept(job(served, 6), cut=True)
+        assert refusal.value.retry_seconds == pytest.approx(6)
+        queue.release(few[0])
+        queue.accept(job(served, 6), cut=True)
 
     run(scenario)
 
@@ -73,7 +107,7 @@ def test_a_large_request_counts_for_a_turn_because_others_pass_between() -> None
 def test_a_deadline_that_cannot_be_met_is_refused_and_one_that_can_is_not() -> None:
     def scenario() -> None:
         queue, served = backlog(), serve(FakeModel())
-        served.costs.deterministic.record(10, 1.0)
+        learn(served)
         queue.accept(job(served, 4))
         now = perf_counter()
         with pytest.raises(DeadlineTooShort, match=r"would take some 0\.5 s, .* allows 0\.45 s"):

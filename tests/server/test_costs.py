@@ -46,6 +46,22 @@ def test_how_much_fits_is_the_most_that_takes_no_longer() -> None:
     assert costs.within(0.001) == 1
 
 
+def test_what_work_adds_to_a_queue_is_not_made_up_of_what_was_small() -> None:
+    costs = Costs()
+    assert costs.share(1000) == 0
+    costs.record(8, 0.008)  # nearly all of it for being called at all
+    assert costs.share(8) == pytest.approx(0.008)
+    assert costs.share(1_000_000) <= 0.016
+    costs.record(1000, 0.1)
+    assert costs.share(1000) == pytest.approx(0.1)
+    assert costs.share(8) < 0.001  # as a part of batches as they are lately
+    unit = costs.unit
+    costs.record_whole(1_000_000, 60.0)
+    assert costs.unit == unit
+    assert costs.share(1_000_000) == pytest.approx(60)
+    assert costs.seconds(1_000_000) == pytest.approx(60)
+
+
 def test_slow_spells_are_taken_for_what_they_are() -> None:
     costs = Costs()
     for _ in range(10):

@@ -14,7 +14,7 @@ from dropserve_models.errors import InputError
 from dropserve_models.prediction import MonteCarloOptions
 from dropserve_server.errors import DeadlineExpired
 from dropserve_server.job import PredictionJob
-from dropserve_server.large import FIRST_ROWS, SLICE_ROWS, LargeJob
+from dropserve_server.large import FIRST_ROWS, SLICE_ROWS, LargeJob, Slice
 from support.fake_model import FakeModel
 from support.jobs import NEVER, answer_of, job, serve, some_rows
 
@@ -26,11 +26,13 @@ def run(scenario: Callable[[], None]) -> None:
     asyncio.run(life())
 
 
-def compute_all(large: LargeJob) -> list[PredictionJob]:
+def compute_all(large: LargeJob, slices: list[Slice] | None = None) -> list[PredictionJob]:
     over: list[PredictionJob] = []
     while (part := large.take()) is not None:
         part.compute()
         over += part.over
+        if slices is not None:
+            slices.append(part)
     return over
 
 
@@ -41,8 +43,11 @@ def test_slices_take_about_the_time_they_should_and_are_put_together_in_order() 
         served.costs.deterministic.record(100, 0.1)
         asked = job(served, 250)
         large = LargeJob(asked, seconds=0.1)
-        assert compute_all(large) == [asked]
+        slices: list[Slice] = []
+        assert compute_all(large, slices) == [asked]
         assert [len(features) for features, _ in model.calls] == [96, 96, 58]
+        spent = sum(each.seconds for each in slices)
+        assert [each.whole_seconds for each in slices] == [0, 0, pytest.approx(spent)]
         assert asked.result is not None
         np.testing.assert_array_equal(asked.result.mean, answer_of(asked.features))
         assert asked.queued <= asked.begun < asked.finished

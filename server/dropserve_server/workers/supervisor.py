@@ -17,6 +17,7 @@ from time import monotonic
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
+from dropserve_server import signals
 from dropserve_server.errors import StartupError
 from dropserve_server.logs import LOGGER
 from dropserve_server.metrics_http import MetricsServer
@@ -105,7 +106,7 @@ class Supervisor:
                     "version": version("dropserve"),
                 },
             )
-            self._heed_signals()
+            signals.heed(self._stop, self._drain)
             try:
                 async with asyncio.TaskGroup() as group:
                     for number in range(1, settings.workers + 1):
@@ -117,10 +118,9 @@ class Supervisor:
         log.info("all stopped", extra={"status": self._status})
         return self._status
 
-    def _heed_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
+    def _drain(self) -> None:
+        if not self._stopping.is_set():
+            self._stop()
 
     def _stop(self) -> None:
         """Have every worker drain; the second time, end."""
