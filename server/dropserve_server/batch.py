@@ -52,6 +52,9 @@ class Batch:
             if begun >= job.deadline:
                 job.error = DeadlineExpired("the deadline passed while the request was queued")
                 continue
+            if job.expected_seconds and job.is_hopeless:
+                job.error = DeadlineExpired("the request waited until too little time was left to compute it")
+                continue
             wanted.append(job)
             self.rows += job.rows
             self.work += job.work

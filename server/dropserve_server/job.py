@@ -96,6 +96,13 @@ class PredictionJob:
         return self.begun == self.queued
 
     @property
+    def is_hopeless(self) -> bool:
+        """Whether it has waited so long that computing it now would be in vain."""
+        # One that came to an idle server is tried whatever is expected: it may have become faster.
+        waited, expected = self.begun - self.queued, self.expected_seconds
+        return waited > expected and self.begun + expected > self.deadline
+
+    @property
     def over(self) -> bool:
         """Whether it is known what became of it."""
         return self.result is not None or self.error is not None

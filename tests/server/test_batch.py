@@ -130,6 +130,27 @@ def test_those_whose_caller_left_or_whose_deadline_passed_are_not_computed() -> 
     run(scenario)
 
 
+def test_who_can_not_be_done_in_time_is_not_begun_unless_it_came_to_an_idle_server() -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        served = serve(model)
+        now = perf_counter()
+        hopeless, tried, hopeful = (job(served, rows, deadline=now + 50) for rows in (1, 2, 4))
+        for each in (hopeless, tried, hopeful):
+            each.expected_seconds = 60.0
+        hopeless.queued -= 100
+        hopeful.queued -= 100
+        hopeful.expected_seconds = 40.0
+        Batch([hopeless, tried, hopeful]).compute()
+        assert [len(features) for features, _ in model.calls] == [6]
+        assert isinstance(hopeless.error, DeadlineExpired)
+        assert "too little time was left" in str(hopeless.error)
+        assert tried.result is not None
+        assert hopeful.result is not None
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_refused_with_its_place(value: float) -> None:
     features = some_rows(4)
