@@ -54,6 +54,7 @@ class Backlog:
         DeadlineTooShort
             It would not be done in time.
         """
+        # Small requests cost more a unit: what they cost must not keep a large one out.
         expected = job.costs.share(job.work)
         wait, longest = self.wait_seconds, self._max_seconds
         if cut:
@@ -72,11 +73,9 @@ class Backlog:
                     f"server lets it wait no longer than {longest:.3g} s; try again later",
                     wait,
                 )
-            # Small requests cost more a unit: what they cost must not keep a large one out.
-            own = min(expected, job.costs.at_least(job.work))
-            if job.queued + wait + own > job.deadline:
+            if job.queued + wait + expected > job.deadline:
                 raise DeadlineTooShort(
-                    f"the answer would take some {wait + own:.2g} s, most of it in the queue, and the "
+                    f"the answer would take some {wait + expected:.2g} s, most of it in the queue, and the "
                     f"caller allows {max(0.0, job.deadline - job.queued):.2g} s"
                 )
         job.expected_seconds = min(expected, self._turn_seconds) if cut else expected

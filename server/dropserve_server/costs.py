@@ -42,16 +42,8 @@ class Costs:
         return self._recent_seconds / self._recent_work if self._recent_work else 0.0
 
     def share(self, work: int) -> float:
-        """What so much work adds to what waits, in batches as they were lately; estimated rather too short.
-
-        A unit of small work costs a hundred times what one of large work does. So of work larger than any
-        that was seen nothing is said but that it takes no less.
-        """
-        size = work.bit_length()
-        for known in range(size, 0, -1):
-            if unit := self._units[known]:
-                return min(unit * min(work, 1 << known), self.unit * work)
-        return self.unit * work
+        """What so much work adds to a queue, in batches as they were lately; estimated rather too short."""
+        return min(self.at_least(work), self.unit * work)
 
     def seconds(self, work: int) -> float:
         """How long so much work takes at once, estimated rather too long; infinity while nothing is known."""
