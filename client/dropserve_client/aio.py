@@ -66,6 +66,7 @@ class AsyncClient:
         masks: Masks | None = None,
         mean_tolerance: float | None = None,
         std_tolerance: float | None = None,
+        interval: float | None = None,
         timeout: float | None = None,
         request_id: str = "",
     ) -> Prediction:
@@ -80,6 +81,7 @@ class AsyncClient:
             masks=masks,
             mean_tolerance=mean_tolerance,
             std_tolerance=std_tolerance,
+            interval=interval,
             request_id=request_id,
         )
         return await self._run(dialogue.predict(self._known, ask, X, self._limits), timeout)
@@ -97,6 +99,7 @@ class AsyncClient:
         masks: Masks | None = None,
         mean_tolerance: float | None = None,
         std_tolerance: float | None = None,
+        interval: float | None = None,
         timeout: float | None = None,
         in_flight: int = 8,
     ) -> AsyncIterator[Prediction]:
@@ -114,6 +117,7 @@ class AsyncClient:
                 masks=masks,
                 mean_tolerance=mean_tolerance,
                 std_tolerance=std_tolerance,
+                interval=interval,
                 timeout=timeout,
             )
             for batch in batches

@@ -99,6 +99,7 @@ class Client:
         masks: Masks | None = None,
         mean_tolerance: float | None = None,
         std_tolerance: float | None = None,
+        interval: float | None = None,
         timeout: float | None = None,
         request_id: str = "",
     ) -> Prediction:
@@ -127,6 +128,9 @@ class Client:
         mean_tolerance, std_tolerance : float, optional
             Stop before `passes`, row by row, once the standard error of the mean (of the standard
             deviation) is at most this share of the row's standard deviation, e.g. 0.1.
+        interval : float, optional
+            Coverage, within (0, 1), of the calibrated interval (regression) or prediction set (classifiers)
+            to return, e.g. 0.9.
         timeout : float, optional
             Seconds for the whole prediction. None: the client's; math.inf: no limit.
         request_id : str
@@ -153,6 +157,7 @@ class Client:
             masks=masks,
             mean_tolerance=mean_tolerance,
             std_tolerance=std_tolerance,
+            interval=interval,
             request_id=request_id,
         )
         return self._run(dialogue.predict(self._known, ask, X, self._limits), timeout)
@@ -170,6 +175,7 @@ class Client:
         masks: Masks | None = None,
         mean_tolerance: float | None = None,
         std_tolerance: float | None = None,
+        interval: float | None = None,
         timeout: float | None = None,
         in_flight: int = 8,
     ) -> Iterator[Prediction]:
@@ -192,6 +198,7 @@ class Client:
                 masks=masks,
                 mean_tolerance=mean_tolerance,
                 std_tolerance=std_tolerance,
+                interval=interval,
                 timeout=timeout,
             )
 

@@ -9,6 +9,8 @@
     ├── NotFoundError                 no such model, or no such version of it (NOT_FOUND)
     ├── MonteCarloUnavailable         error bars were asked of a model that can't give them
     │                                 (FAILED_PRECONDITION)
+    ├── IntervalUnavailable           an interval was asked of a model that is not calibrated
+    │                                 (FAILED_PRECONDITION)
     ├── LoadFailedError               an administrator's order can't be followed: what is in the
     │                                 repository can't be loaded (FAILED_PRECONDITION)
     ├── ResourceExhaustedError        over a limit of the server, or its queue is full: ask for less
@@ -66,6 +68,10 @@ class NotFoundError(DropserveError):
 
 class MonteCarloUnavailable(DropserveError):
     """The model has no dropout, or an operation after it that the Monte Carlo engine can't run."""
+
+
+class IntervalUnavailable(DropserveError):
+    """The model is not calibrated, or not in the mode asked for."""
 
 
 class LoadFailedError(DropserveError):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import grpc
 
-from dropserve_client.errors import BY_CODE, DropserveError, ServerError
+from dropserve_client.errors import BY_CODE, DropserveError, IntervalUnavailable, ServerError
 from dropserve_client.foreign import violated_field
 
 _ADDRESS: Final = re.compile(r"^[A-Z]+: (ipv[46]|unix):\S+: ")
@@ -40,8 +40,10 @@ def call_error(
             message = said or code.name
         case _:
             message = f"the server at {target} failed ({code.name}): {said}"
-    kind = BY_CODE.get(code, ServerError)
-    return kind(message, code=code, field=violated_field(trailing_metadata))
+    kind, field = BY_CODE.get(code, ServerError), violated_field(trailing_metadata)
+    if code is grpc.StatusCode.FAILED_PRECONDITION and field == "interval":
+        kind = IntervalUnavailable
+    return kind(message, code=code, field=field)
 
 
 def _cause(details: str) -> str:

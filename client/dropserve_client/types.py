@@ -64,6 +64,8 @@ class ModelInfo:
         The ONNX Runtime execution provider of deterministic mode.
     columns : tuple of Column
         What each feature holds; empty where all are numbers, and none may be missing.
+    calibrated : bool
+        Whether predictions may be asked for an interval.
     """
 
     name: str
@@ -77,6 +79,7 @@ class ModelInfo:
     predicts_noise: bool
     provider: str
     columns: tuple[Column, ...] = ()
+    calibrated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,10 @@ class Prediction:
         Of the outputs over the passes, in the order in which they were asked for.
     samples : ndarray [passes, rows, outputs]
         Every pass's output. Each pass is one function: its rows are drawn jointly.
+    interval_lower, interval_upper : ndarray [rows, outputs]
+        Where the target lies with the coverage asked for, in the targets' units; regression only.
+    prediction_set : ndarray [rows, classes]
+        1 for the classes that the true one is among with the coverage asked for, else 0; classifiers only.
     timings : Timings
         Where the server spent its time.
     """
@@ -163,6 +170,9 @@ class Prediction:
     mutual_information: FloatArray | None = None
     quantiles: FloatArray | None = None
     samples: FloatArray | None = None
+    interval_lower: FloatArray | None = None
+    interval_upper: FloatArray | None = None
+    prediction_set: FloatArray | None = None
     timings: Timings = Timings()
 
     @property

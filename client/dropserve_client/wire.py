@@ -61,9 +61,12 @@ _ROW_AXIS: Final = {
     "mutual_information": 0,
     "quantiles": 1,
     "samples": 1,
+    "interval_lower": 0,
+    "interval_upper": 0,
+    "prediction_set": 0,
 }
 """The array fields of an answer, and which of their axes counts the rows."""
-_DETERMINISTIC_FIELDS: Final = ("aleatoric_variance",)
+_DETERMINISTIC_FIELDS: Final = ("aleatoric_variance", "interval_lower", "interval_upper", "prediction_set")
 _MONTE_CARLO_FIELDS: Final = tuple(name for name in _ROW_AXIS if name != "mean")
 
 
@@ -71,13 +74,14 @@ _MONTE_CARLO_FIELDS: Final = tuple(name for name in _ROW_AXIS if name != "mean")
 class Question:
     """Everything a request says beside its rows, checked.
 
-    `monte_carlo` is None for deterministic mode.
+    `monte_carlo` is None for deterministic mode, `interval` 0 for none.
     """
 
     model: str
     version: str
     request_id: str
     monte_carlo: prediction_pb2.MonteCarlo | None
+    interval: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ def question(
     masks: Masks | None = None,
     mean_tolerance: float | None = None,
     std_tolerance: float | None = None,
+    interval: float | None = None,
     request_id: str = "",
 ) -> Question:
     """Check the options of a prediction.
@@ -139,7 +144,7 @@ def question(
                 f"{idle[0]} is an option of Monte Carlo predictions: give passes as well, e.g. passes=100",
                 field=f"monte_carlo.{idle[0]}",
             )
-    return Question(model, version, request_id, monte_carlo)
+    return Question(model, version, request_id, monte_carlo, _interval(interval))
 
 
 def named(model: str, version: str | int) -> tuple[str, str]:
@@ -175,6 +180,7 @@ def predict_request(ask: Question, features: FloatArray) -> prediction_pb2.Predi
         request_id=ask.request_id,
         inputs=Tensor(shape=features.shape, raw=features.astype(_FLOAT32, copy=False).tobytes()),
         monte_carlo=ask.monte_carlo,
+        interval=ask.interval,
     )
 
 
@@ -278,6 +284,7 @@ def model_info(message: model_pb2.ModelInfo) -> ModelInfo:
             Column(_KINDS.get(column.kind, "unspecified"), tuple(column.categories), column.accepts_missing)
             for column in message.columns
         ),
+        calibrated=message.calibrated,
     )
 
 
@@ -345,6 +352,21 @@ def _tolerance(tolerance: float | None, name: str) -> float:
     if not 0.0 < number < math.inf:
         raise InputError(f"{name} must be a number above 0, not {tolerance!r}", field=f"monte_carlo.{name}")
     return number
+
+
+def _interval(interval: float | None) -> float:
+    """The wire's 0 is no interval, so a 0 that was given is refused here."""
+    if interval is None:
+        return 0.0
+    try:
+        coverage = float(interval)
+    except (TypeError, ValueError):
+        coverage = math.nan
+    if not 0.0 < coverage < 1.0:
+        raise InputError(
+            f"interval must be a coverage above 0 and below 1, e.g. 0.9, not {interval!r}", field="interval"
+        )
+    return coverage
 
 
 def _masks(masks: Masks | None) -> prediction_pb2.Masks.ValueType:

@@ -51,6 +51,11 @@ _OPTIONS = (
         "of classifiers: none, balanced, or one for each class (default: none)",
     ),
     ("validation", "F", "fraction of the rows held out; 0 to learn from all of them (default: 0.2)"),
+    (
+        "calibration",
+        "F",
+        "a fraction of the rows to hold out for it, cv, none, or auto: cv for few rows (default: auto)",
+    ),
     ("seed", "N", "the same seed gives the same weights (default: 0)"),
 )
 _FLAGS = (

@@ -12,7 +12,8 @@
     ├── InputError                features or options handed to ``predict`` are wrong
     ├── MemoryLimitError          the answer would need more memory than the model may use
     ├── DeviceError               the device asked for is not there
-    └── MonteCarloUnavailable     the model can't be run with dropout on
+    ├── MonteCarloUnavailable     the model can't be run with dropout on
+    └── IntervalUnavailable       the model is not calibrated
 
 Messages are one line: what was wrong, and what would be right. They know nothing of any transport.
 """
@@ -74,6 +75,10 @@ class DeviceError(ModelsError):
 
 class MonteCarloUnavailable(ModelsError):
     """The model has no dropout, or an operation after it that the Monte Carlo engine can't run."""
+
+
+class IntervalUnavailable(ModelsError):
+    """An interval was asked of a model that is not calibrated, or not in this mode."""
 
 
 def shortened(text: str) -> str:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
+from dropserve_models.calibration import CalibrationRecord
 from dropserve_models.columns import Column, Kind
 from dropserve_models.errors import ArtifactError
 from dropserve_models.prediction import Task
+from dropserve_models.record import Record
 
 SCHEMA_VERSION = 1
+
+_NUMBERS = re.compile(r"\[\n\s+[-+.\deE]+(,\n\s+[-+.\deE]+)*\n\s*\]")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 DropRate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -23,12 +28,7 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class _Record(BaseModel):
-    # Unknown keys are ignored: a newer trainer may write more than this reader knows.
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
-
-
-class FigureRecord(_Record):
+class FigureRecord(Record):
     """A metric over the folds of a cross-validation."""
 
     mean: float
@@ -40,7 +40,7 @@ class FigureRecord(_Record):
     """Standard deviation of the repeats' means; null for a single repeat."""
 
 
-class CrossValidationRecord(_Record):
+class CrossValidationRecord(Record):
     """How good the same recipe was on rows left out; the model itself has learned from all rows."""
 
     folds: Annotated[int, Field(ge=2)]
@@ -49,7 +49,7 @@ class CrossValidationRecord(_Record):
     """By metric."""
 
 
-class SearchRecord(_Record):
+class SearchRecord(Record):
     """How the settings were chosen, on folds of the rows the model then learned from."""
 
     metric: str
@@ -69,7 +69,7 @@ class SearchRecord(_Record):
     """Whether that overfits."""
 
 
-class TrainingRecord(_Record):
+class TrainingRecord(Record):
     """How a model came to be: enough to train it again and get the same weights."""
 
     data_fingerprint: Sha256
@@ -89,7 +89,7 @@ class TrainingRecord(_Record):
     """Where the settings in `config` were searched for."""
 
 
-class ColumnRecord(_Record):
+class ColumnRecord(Record):
     """What an input column holds."""
 
     kind: Kind
@@ -103,7 +103,7 @@ class ColumnRecord(_Record):
         return Column(self.kind, self.categories, self.accepts_missing)
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """The content of manifest.json.
 
     Examples
@@ -125,7 +125,8 @@ class Manifest(_Record):
     predicts_noise: bool
     """Whether the graph has an output `noise_variance` (heteroscedastic regression)."""
     training: TrainingRecord | None = None
-    calibration: dict[str, JsonValue] | None = None
+    calibration: CalibrationRecord | None = None
+    """What intervals need, where the model was calibrated."""
     sha256: Sha256
     """Digest of model.onnx."""
 
@@ -137,11 +138,15 @@ class Manifest(_Record):
             raise ValueError("only regression predicts noise")
         if len(self.columns) not in (0, len(self.feature_names)):
             raise ValueError(f"{len(self.columns)} columns for {len(self.feature_names)} feature names")
+        if self.calibration is not None:
+            self.calibration.check_outputs(len(self.output_names), classifier=self.task != "regression")
         return self
 
     def to_json(self) -> bytes:
-        """The bytes of manifest.json, UTF-8, indented."""
-        return self.model_dump_json(indent=2).encode() + b"\n"
+        """The bytes of manifest.json, UTF-8, indented; a list of numbers takes one line."""
+        text = self.model_dump_json(indent=2)
+        # JSON has no line break inside a string, so what is matched is a list.
+        return _NUMBERS.sub(_on_one_line, text).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
@@ -168,3 +173,7 @@ class Manifest(_Record):
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the whole"
             raise ArtifactError(f"manifest.json is malformed: {where}: {first['msg']}") from error
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    return f"[{', '.join(found.group().strip('[]').replace(',', ' ').split())}]"

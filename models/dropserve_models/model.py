@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -10,16 +9,16 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from dropserve_models.conformal import Intervals
 from dropserve_models.errors import ArtifactError, InputError, ModelsError, MonteCarloUnavailable
 from dropserve_models.features import read_features
 from dropserve_models.inference.agreement import MAX_DIFFERENCE, difference
 from dropserve_models.inference.blueprint import Blueprint, draw_up
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.inference.probe import probe
+from dropserve_models.options import check_options, integer, number, numbers
 from dropserve_models.prediction import (
     DEFAULT_MEMORY_BYTES,
-    MAX_PASSES,
-    MAX_QUANTILES,
     Features,
     FloatArray,
     Masks,
@@ -48,6 +47,7 @@ class Model:
         self._blueprint = blueprint
         self._memory_bytes = memory_bytes
         self._classifier = self.info.task != "regression"
+        self._intervals = Intervals(self.info.name, blueprint.calibration, classifier=self._classifier)
         self._lock = threading.Lock()
         self._engine: AnyEngine | None = None
         self._unavailable = blueprint.monte_carlo_unavailable
@@ -88,6 +88,7 @@ class Model:
         masks: Masks = "stratified",
         mean_tolerance: float | None = None,
         std_tolerance: float | None = None,
+        interval: float | None = None,
     ) -> Prediction:
         """Predict rows; `passes` asks for Monte Carlo dropout.
 
@@ -100,6 +101,9 @@ class Model:
             Stochastic forward passes. None: one deterministic pass.
         seed, quantiles, return_samples, masks, mean_tolerance, std_tolerance
             See `MonteCarloOptions`; only with `passes`.
+        interval : float, optional
+            Coverage, within (0, 1), of the interval (regression) or the prediction set (classifiers) to
+            return.
 
         Raises
         ------
@@ -109,12 +113,14 @@ class Model:
             `passes` was given and the model can't be run with dropout on.
         MemoryLimitError
             The samples asked for don't fit into the model's memory limit.
+        IntervalUnavailable
+            `interval` was given and the model is not calibrated.
         """
         options = None
-        levels = _numbers("quantiles", quantiles)
+        levels = numbers("quantiles", quantiles)
         if passes is not None:
-            passes = _integer("passes", passes)
-            seed = None if seed is None else _integer("seed", seed)
+            passes = integer("passes", passes)
+            seed = None if seed is None else integer("seed", seed)
             options = MonteCarloOptions(
                 passes, seed, levels, return_samples, masks, mean_tolerance, std_tolerance
             )
@@ -122,7 +128,11 @@ class Model:
             raise InputError(
                 "passes", "seed, quantiles, return_samples and tolerances need passes, e.g. passes=100"
             )
-        return self.run(read_features(X, self.info.feature_names, self.info.columns), options)
+        if interval is not None:
+            interval = number("interval", interval)
+            self.check_interval(interval, monte_carlo=options is not None)
+        prediction = self.run(read_features(X, self.info.feature_names, self.info.columns), options)
+        return prediction if interval is None else self.add_interval(prediction, interval)
 
     def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
         """Predict features [rows, features] that are known to be float32, C-contiguous and finite.
@@ -145,6 +155,22 @@ class Model:
                     "the features are too far from those it was trained on",
                 )
         return prediction
+
+    def check_interval(self, coverage: float, *, monte_carlo: bool) -> None:
+        """Raise InputError or IntervalUnavailable where `add_interval` is bound to."""
+        self._intervals.check(coverage, monte_carlo=monte_carlo)
+
+    def add_interval(self, prediction: Prediction, coverage: float) -> Prediction:
+        """A prediction of this model with its calibrated interval, or its prediction set.
+
+        Raises
+        ------
+        InputError
+            The coverage is not within (0, 1), or beyond what the calibration rows can tell.
+        IntervalUnavailable
+            The model is not calibrated, or not in the prediction's mode.
+        """
+        return self._intervals.add(prediction, coverage)
 
     def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:
         """What Monte Carlo requests must have in common to be computed together; None: they can't be.
@@ -203,46 +229,6 @@ class Model:
 
     def _refusal(self, reason: str) -> str:
         return f"model {self.info.name!r} can't answer with error bars: {reason}"
-
-
-def _integer(field: str, value: object) -> int:
-    try:
-        return operator.index(value)  # type: ignore[arg-type]  # numpy's integers as well
-    except TypeError:
-        raise InputError(field, f"{field} is {value!r}; it must be an integer") from None
-
-
-def _numbers(field: str, values: Sequence[float]) -> tuple[float, ...]:
-    try:
-        return tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        raise InputError(field, f"{field} is {values!r}; it must be a list of numbers") from None
-
-
-def check_options(options: MonteCarloOptions) -> None:
-    """Raise InputError where an option is out of range."""
-    if not 1 <= options.passes <= MAX_PASSES:
-        raise InputError("passes", f"passes is {options.passes}; it must be from 1 to {MAX_PASSES:,}")
-    if options.seed is not None and not 0 <= options.seed < 2**64:
-        raise InputError("seed", f"seed is {options.seed}; it must be from 0 to 2**64 - 1")
-    if len(options.quantiles) > MAX_QUANTILES:
-        raise InputError(
-            "quantiles", f"{len(options.quantiles)} quantiles; at most {MAX_QUANTILES} are answered"
-        )
-    for quantile in options.quantiles:
-        if not 0.0 <= quantile <= 1.0:
-            raise InputError("quantiles", f"quantile {quantile:g} is not within [0, 1]")
-    for field in ("mean_tolerance", "std_tolerance"):
-        tolerance = getattr(options, field)
-        if tolerance is not None and not 0.0 < tolerance < float("inf"):
-            raise InputError(field, f"{field} is {tolerance:g}; it must be above 0, e.g. 0.1")
-    if options.adaptive and (options.quantiles or options.return_samples):
-        raise InputError(
-            "quantiles" if options.quantiles else "return_samples",
-            "rows stop at different passes under a tolerance, so quantiles and samples can't be returned",
-        )
-    if options.masks not in ("stratified", "independent"):
-        raise InputError("masks", f"masks is {options.masks!r}; it must be 'stratified' or 'independent'")
 
 
 def load(

@@ -84,6 +84,8 @@ class ModelInfo:
         The ONNX Runtime execution provider of deterministic mode.
     columns : tuple of Column
         What each feature holds; empty where all are numbers, and none may be missing.
+    calibrated : bool
+        Whether predictions may be asked for an interval.
     """
 
     name: str
@@ -95,6 +97,7 @@ class ModelInfo:
     predicts_noise: bool
     provider: str
     columns: tuple[Column, ...] = ()
+    calibrated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,10 @@ class Prediction:
         Every pass's output.
     noise_samples : ndarray [passes, rows, outputs]
         The noise variance that every pass predicts: with `samples`, of heteroscedastic models.
+    interval_lower, interval_upper : ndarray [rows, outputs]
+        Where the target lies with the coverage asked for; regression only.
+    prediction_set : ndarray [rows, classes]
+        1 for the classes that the true one is among with the coverage asked for, else 0; classifiers only.
     """
 
     mean: FloatArray
@@ -146,6 +153,9 @@ class Prediction:
     quantiles: FloatArray | None = None
     samples: FloatArray | None = None
     noise_samples: FloatArray | None = None
+    interval_lower: FloatArray | None = None
+    interval_upper: FloatArray | None = None
+    prediction_set: FloatArray | None = None
 
     @property
     def std(self) -> FloatArray | None:

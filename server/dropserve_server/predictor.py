@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from dropserve_models.errors import InputError, MonteCarloUnavailable
-from dropserve_models.model import check_options
+from dropserve_models.options import check_options
 from dropserve_models.prediction import FloatArray, MonteCarloOptions
 from dropserve_server.errors import LimitExceeded
 from dropserve_server.job import PredictionJob
@@ -53,6 +53,7 @@ class Predictor:
         features: FloatArray,
         options: MonteCarloOptions | None = None,
         seconds: float | None = None,
+        interval: float = 0.0,
     ) -> PredictionJob:
         """Predict `features` [rows, features], with dropout on where there are `options`.
 
@@ -62,6 +63,8 @@ class Predictor:
         ----------
         seconds : float, optional
             How long the caller will wait.
+        interval : float
+            Coverage of the interval, or the prediction set, to add; 0 for none.
 
         Returns
         -------
@@ -76,10 +79,12 @@ class Predictor:
             Over a limit of size, or no room for it now.
         MonteCarloUnavailable
             The model can't be run with dropout on.
+        IntervalUnavailable
+            `interval` was asked of a model that is not calibrated.
         DeadlineTooShort, DeadlineExpired
             `seconds` would not suffice, or had passed before the work began.
         """
-        self._check(served, features, options)
+        self._check(served, features, options, interval)
         deadline = float("inf") if seconds is None else perf_counter() + seconds
         job = PredictionJob(served, features, options, deadline)
         lane = self._deterministic if options is None else self._monte_carlo
@@ -92,9 +97,14 @@ class Predictor:
                 raise
         elif job.error is not None:
             raise job.error
+        if interval and job.result is not None:
+            # Arithmetic on the answer alone: requests that differ in it are still computed together.
+            job.result = served.model.add_interval(job.result, interval)
         return job
 
-    def _check(self, served: ServedModel, features: FloatArray, options: MonteCarloOptions | None) -> None:
+    def _check(
+        self, served: ServedModel, features: FloatArray, options: MonteCarloOptions | None, interval: float
+    ) -> None:
         rows, width = features.shape
         if rows > self._limits.rows:
             raise LimitExceeded(
@@ -110,6 +120,9 @@ class Predictor:
         if options is not None:
             self._check_options(served, options)
             tensors = 8 + len(options.quantiles) + (options.passes if options.return_samples else 0)
+        if interval:
+            served.model.check_interval(interval, monte_carlo=options is not None)
+            tensors += 2
         answer_bytes = 4 * tensors * rows * served.outputs
         if answer_bytes > self._limits.answer_bytes:
             raise LimitExceeded(

@@ -41,6 +41,12 @@ class ServableModel(Protocol):
     def run_together(self, features: Sequence[FloatArray], options: MonteCarloOptions) -> list[Prediction]:
         """Predict several such requests' rows; an answer that is not finite is the caller's to find."""
 
+    def check_interval(self, coverage: float, *, monte_carlo: bool) -> None:
+        """Refuse an interval that answers in this mode can't have."""
+
+    def add_interval(self, prediction: Prediction, coverage: float) -> Prediction:
+        """The prediction with its interval, or its prediction set."""
+
 
 class ServedModel:
     """One version of one model, ready to answer."""

@@ -39,6 +39,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="FILE",
         help=".csv, .tsv, .json or .npz (default: a table on the terminal)",
     )
+    parser.add_argument(
+        "--interval",
+        type=float,
+        metavar="C",
+        help="coverage of a calibrated interval, or set of classes, to give with each row, e.g. .9",
+    )
     parser.add_argument("--version", default="", metavar="V", help="version of the model (the latest)")
     group = parser.add_argument_group("error bars")
     group.add_argument("--passes", type=int, metavar="N", help="stochastic dropout passes, e.g. 100")
@@ -85,9 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
             masks=arguments.masks,
             mean_tolerance=arguments.mean_tolerance,
             std_tolerance=arguments.std_tolerance,
+            interval=arguments.interval,
         )
     if arguments.output is None:
-        print(_screenful(prediction, info, arguments.quantiles))
+        print(_screenful(prediction, info, arguments.quantiles, arguments.interval))
     else:
         write_prediction(arguments.output, prediction, info, arguments.quantiles)
         rows = len(prediction.mean)
@@ -95,8 +102,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _screenful(prediction: Prediction, info: ModelInfo, quantiles: Sequence[float]) -> str:
+def _screenful(
+    prediction: Prediction, info: ModelInfo, quantiles: Sequence[float], interval: float | None
+) -> str:
     """The table as far as the terminal is high; all of it where the output is no terminal."""
+    from dropserve_client.cli.columns import is_classifier
+
     rows = len(prediction.mean)
     shown = rows
     if sys.stdout.isatty():
@@ -109,14 +120,17 @@ def _screenful(prediction: Prediction, info: ModelInfo, quantiles: Sequence[floa
         notes.append(f"± is the standard deviation over {prediction.passes} dropout passes.")
     if prediction.aleatoric_variance is not None:
         notes.append("aleatoric_std is the standard deviation of the noise that the model predicts.")
-    numbers = [column for column, name in enumerate(header) if name != "label"]
+    if interval is not None:
+        holds = "set holds the class" if is_classifier(info) else "interval holds the target"
+        notes.append(f"{holds} in {100 * interval:g} % of the rows.")
+    numbers = [column for column, name in enumerate(header) if name not in ("label", "set")]
     return "\n".join([table(header, lines, right=numbers), *notes])
 
 
 def _cells(
     prediction: Prediction, info: ModelInfo, quantiles: Sequence[float], shown: int
 ) -> list[tuple[str, ...]]:
-    from dropserve_client.cli.columns import columns, is_classifier
+    from dropserve_client.cli.columns import columns, is_classifier, sets
 
     named = {name: values[:shown] for name, values in columns(prediction, info, quantiles).items()}
     picked: dict[str, list[str]] = {"row": [str(row) for row in range(1, shown + 1)]}
@@ -130,6 +144,8 @@ def _cells(
         ]
         if "predictive_entropy" in named:
             picked["entropy"] = [f"{value:.3f}" for value in named["predictive_entropy"]]
+        if prediction.prediction_set is not None:
+            picked["set"] = sets(prediction, info)[:shown]
     else:
         for name in info.output_names:
             stds = named.get(f"{name}_std")
@@ -139,6 +155,9 @@ def _cells(
             for column, values in named.items():
                 if column.startswith(f"{name}_q") or column == f"{name}_aleatoric_std":
                     picked[column] = [f"{value:.4g}" for value in values]
+            if prediction.interval_lower is not None:
+                ends = zip(named[f"{name}_lower"], named[f"{name}_upper"], strict=True)
+                picked[f"{name}_interval"] = [f"[{lower:.4g}, {upper:.4g}]" for lower, upper in ends]
     return [tuple(picked), *zip(*picked.values(), strict=True)]
 
 

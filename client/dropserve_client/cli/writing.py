@@ -23,7 +23,10 @@ from dropserve_client.cli.columns import ENTROPIES, Columns, columns
 from dropserve_client.errors import InputError
 from dropserve_client.types import ModelInfo, Prediction
 
-_ARRAYS = ("mean", "variance", "standard_error", "aleatoric_variance", *ENTROPIES, "quantiles")
+_ARRAYS = (
+    "mean", "variance", "standard_error", "aleatoric_variance", *ENTROPIES, "quantiles",
+    "interval_lower", "interval_upper", "prediction_set",
+)  # fmt: skip
 
 
 def check_output(path: Path) -> None:

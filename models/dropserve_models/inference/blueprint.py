@@ -9,6 +9,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from dropserve_models.artifact import Artifact
+from dropserve_models.calibration import CalibrationRecord
 from dropserve_models.errors import ArtifactError, MonteCarloUnavailable
 from dropserve_models.inference.compile import compile_program
 from dropserve_models.inference.deterministic import Device, Session, first_line
@@ -40,6 +41,7 @@ class Blueprint:
         What comes after; None where it can't be run.
     monte_carlo_unavailable : str or None
         Why `program` is None.
+    calibration : CalibrationRecord or None
     """
 
     info: ModelInfo
@@ -48,6 +50,7 @@ class Blueprint:
     prefix: Session | None
     program: Program | None
     monte_carlo_unavailable: str | None
+    calibration: CalibrationRecord | None = None
 
 
 def draw_up(artifact: Artifact, device: Device, threads: int | None) -> Blueprint:
@@ -97,6 +100,7 @@ def draw_up(artifact: Artifact, device: Device, threads: int | None) -> Blueprin
         predicts_noise=len(heads) > 1,
         provider=session.provider,
         columns=tuple(record.column() for record in manifest.columns) if manifest else (),
+        calibrated=manifest is not None and manifest.calibration is not None,
     )
     if len(info.feature_names) != features or len(info.output_names) != outputs:
         raise ArtifactError(
@@ -117,7 +121,8 @@ def draw_up(artifact: Artifact, device: Device, threads: int | None) -> Blueprin
         program, reason = compile_program(parts, boundary, heads), None
     except MonteCarloUnavailable as error:
         reason = str(error)
-    return Blueprint(info, session, heads, prefix, program, reason)
+    calibration = manifest.calibration if manifest else None
+    return Blueprint(info, session, heads, prefix, program, reason, calibration)
 
 
 def _heads(outputs: tuple[str, ...]) -> tuple[str, ...]:

@@ -52,9 +52,24 @@ def _rate(value: object) -> float:
     return rate
 
 
+def _calibration(value: object) -> object:
+    if value in ("auto", "cv", "none"):
+        return value
+    try:
+        fraction = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        fraction = 0.0
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(
+            f"{value!r} is neither auto, cv nor none nor a fraction of the rows, above 0 and below 1"
+        )
+    return fraction
+
+
 DropRate = Annotated[float, BeforeValidator(_rate)]
 Width = Annotated[int, Field(ge=1, le=LARGEST_WIDTH)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Calibration = Annotated[Literal["auto", "cv", "none"] | float, BeforeValidator(_calibration)]
 ClassWeights = Annotated[Literal["none", "balanced"] | tuple[float, ...], BeforeValidator(_class_weights)]
 
 
@@ -120,6 +135,9 @@ class TrainingConfig(BaseModel):
     validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Fraction of the rows held out to choose the best epoch and to report metrics on; 0 to learn from all
     rows, in every epoch, and keep the last."""
+    calibration: Calibration = "auto"
+    """How to calibrate: on a fraction of the rows that is held out from all else, by the folds of a
+    cross-validation (cv), not at all (none); auto: cv where rows are few, else a tenth of them."""
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
 
     @model_validator(mode="before")

@@ -17,7 +17,7 @@ from dropserve_models.training.checkpoint import CheckpointFolder
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.fit import OnEpoch
 from dropserve_models.training.metrics import metrics_of
-from dropserve_models.training.pipelines import Fit, fit_pipelines
+from dropserve_models.training.pipelines import Fit, Fitted, fit_pipelines
 from dropserve_models.training.randomness import derive
 from dropserve_models.training.split import split_rows
 from dropserve_models.training.table import Table
@@ -134,6 +134,39 @@ def cross_validate(
     ConfigError
         There are too few rows for as many folds, or training diverged.
     """
+    parts = fit_folds(
+        table,
+        goal,
+        config,
+        folds,
+        repeats,
+        seed,
+        device=device,
+        on_epoch=on_epoch,
+        checkpoints=checkpoints,
+        stage="cross-validation",
+    )
+    found = [metrics_of(model.pipeline.predict(table.features[test]), goal, test) for model, test in parts]
+    return CrossValidation(folds, repeats, _by_metric(found, (repeats, folds)))
+
+
+def fit_folds(
+    table: Table,
+    goal: Goal,
+    config: TrainingConfig,
+    folds: int,
+    repeats: int,
+    seed: np.random.SeedSequence,
+    *,
+    stage: str,
+    device: Device = "auto",
+    on_epoch: OnEpoch = lambda epochs: (),
+    checkpoints: CheckpointFolder | None = None,
+) -> list[tuple[Fitted, NDArray[np.intp]]]:
+    """What was fitted for each fold of each repeat, and the rows that the fold left out.
+
+    See `cross_validate`; `stage` names the fleets' checkpoints and, in messages, the folds.
+    """
     fold_seed, seed = derive(seed, 2)
     parts = make_folds(goal, folds, repeats, np.random.default_rng(fold_seed))
     fits = []
@@ -141,15 +174,13 @@ def cross_validate(
         split_seed, fit_seed = derive(child, 2)
         split = split_rows(goal, config.validation, np.random.default_rng(split_seed), training)
         repeat, fold = divmod(number, folds)
-        fits.append(Fit(split, config, fit_seed, f"repeat {repeat + 1}, fold {fold + 1}"))
+        fits.append(Fit(split, config, fit_seed, f"{stage}, repeat {repeat + 1}, fold {fold + 1}"))
     fitted = fit_pipelines(
-        table, goal, fits, device=device, on_epoch=on_epoch, checkpoints=checkpoints, stage="cross-validation"
+        table, goal, fits, device=device, on_epoch=on_epoch, checkpoints=checkpoints, stage=stage
     )
-    found = []
-    for model, (_, test) in zip(fitted, parts, strict=True):
+    for model in fitted:
         model.check_converged()
-        found.append(metrics_of(model.pipeline.predict(table.features[test]), goal, test))
-    return CrossValidation(folds, repeats, _by_metric(found, (repeats, folds)))
+    return [(model, test) for model, (_, test) in zip(fitted, parts, strict=True)]
 
 
 def make_folds(

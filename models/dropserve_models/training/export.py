@@ -150,6 +150,6 @@ def _head(graph: Graph, x: str, pipeline: Pipeline) -> list[str]:
         for name, value in (("min", LOG_VARIANCE_MIN), ("max", LOG_VARIANCE_MAX))
     ]
     variance = graph.node("noise", "Exp", [graph.node("noise", "Clip", [log_variance, *bounds])])
-    scale = graph.constant("noise/scale", np.square(scaling.std))
+    scale = graph.constant("noise/scale", pipeline.noise_unit)
     graph.node("noise", "Mul", [variance, scale], "noise_variance")
     return ["mean", "noise_variance"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,8 @@ class Pipeline:
     drop_rates : tuple of float
         On the input of each linear layer; 0 for none.
     objective : Objective
+    noise_scale : ndarray [targets] or None
+        What the predicted noise variance of each target is multiplied by; None for 1.
     """
 
     task: Task
@@ -40,6 +43,7 @@ class Pipeline:
     network: Network
     drop_rates: tuple[float, ...]
     objective: Objective
+    noise_scale: Floats | None = None
 
     @property
     def predicts_noise(self) -> bool:
@@ -72,5 +76,19 @@ class Pipeline:
         centre, log_variance = self.objective.split(outputs)
         return {
             "mean": (centre * std + mean).numpy(),
-            "noise_variance": (log_variance.exp() * std.square()).numpy(),
+            "noise_variance": log_variance.exp().numpy() * self.noise_unit,
         }
+
+    @property
+    def noise_unit(self) -> Floats:
+        """The noise variance of each target, in its unit squared, where the network says 1; of regression."""
+        assert self.target_scaling is not None
+        unit: Floats = np.square(self.target_scaling.std)
+        return unit if self.noise_scale is None else unit * self.noise_scale
+
+    def tempered(self, temperature: float) -> Pipeline:
+        """The same with the last layer's outputs, the logits of a classifier, divided by `temperature`."""
+        network = self.network.holding(self.network.parameters.clone())
+        network.weights[-1].div_(temperature)
+        network.biases[-1].div_(temperature)
+        return replace(self, network=network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from dropserve_models.errors import DataError
 from dropserve_models.training.task import Goal
 
 FEWEST_ROWS = 2
+
+Rows: TypeAlias = NDArray[np.intp]
+"""Row numbers."""
 
 
 @dataclass(frozen=True, slots=True)

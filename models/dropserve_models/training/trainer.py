@@ -15,18 +15,19 @@ from typing import TextIO
 import numpy as np
 
 from dropserve_models import publishing
+from dropserve_models.calibration import CalibrationRecord
 from dropserve_models.errors import ArtifactError, ConfigError
 from dropserve_models.evaluation.learning import METRICS_FILE
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.manifest import ColumnRecord, Manifest, TrainingRecord, sha256_of
 from dropserve_models.training import export
+from dropserve_models.training.calibrate import Calibrated, Calibrator
 from dropserve_models.training.checkpoint import CheckpointFolder
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.crossvalidate import CrossValidation, cross_validate
 from dropserve_models.training.curve import draw_learning_curve
 from dropserve_models.training.fit import Epoch, History
 from dropserve_models.training.metrics import metrics_of
-from dropserve_models.training.pipeline import Pipeline
 from dropserve_models.training.pipelines import Fit, fit_pipelines
 from dropserve_models.training.progress import Progress, StatusLine
 from dropserve_models.training.randomness import derive
@@ -106,6 +107,7 @@ class Outcome:
     cross_validation_seconds : float
     found : Found or None
         What the search came to.
+    calibration : CalibrationRecord or None
     """
 
     folder: Path
@@ -118,6 +120,7 @@ class Outcome:
     cross_validation: CrossValidation | None = None
     cross_validation_seconds: float = 0.0
     found: Found | None = None
+    calibration: CalibrationRecord | None = None
 
 
 def train(
@@ -148,8 +151,13 @@ def train(
     _check(job)
     table = read_table(job.data, job.targets, header=job.header, categorical=job.categorical)
     goal = recognise(table, job.config.task)
-    split_seed, fit_seed, folds_seed, search_seed = derive(np.random.SeedSequence(job.config.seed), 4)
-    split = split_rows(goal, job.config.validation, np.random.default_rng(split_seed))
+    split_seed, fit_seed, folds_seed, search_seed, calibration_seed = derive(
+        np.random.SeedSequence(job.config.seed), 5
+    )
+    calibrator = Calibrator(table, goal, job.config, calibration_seed)
+    split = split_rows(
+        goal, job.config.validation, np.random.default_rng(split_seed), calibrator.rows_to_learn_from
+    )
     checkpoints = _checkpoints(job, table, warn)
 
     found, learned = None, split
@@ -190,8 +198,12 @@ def train(
             warn(f"the search had chosen {settings(found)}")
         raise
     fitted.check_converged()
-    pipeline, history = fitted.pipeline, fitted.history
-    seconds = time.monotonic() - started
+    history, seconds = fitted.history, time.monotonic() - started
+    with _progress(job, goal, terminal, "calibration: ") as progress:
+        calibrated = calibrator.calibrate(
+            fitted, split.validation, device=job.device, on_epoch=progress, checkpoints=checkpoints
+        )
+    pipeline = calibrated.pipeline
     constant = [table.feature_names[index] for index in pipeline.encoding.constant()]
     if constant:
         warn(
@@ -201,7 +213,7 @@ def train(
     model_bytes = export.export(pipeline)
     export.verify(model_bytes, pipeline, table.features[split.training])
     metrics = _metrics(model_bytes, table, goal, split)
-    manifest = _manifest(job, table, pipeline, metrics, cross_validation, found, sha256_of(model_bytes))
+    manifest = _manifest(job, table, calibrated, metrics, cross_validation, found, sha256_of(model_bytes))
     files = {
         LEARNING_CURVE_FILE: draw_learning_curve(history, title=job.name),
         METRICS_FILE: _metrics_json(goal, split, history, metrics),
@@ -214,16 +226,17 @@ def train(
     if checkpoints is not None:
         checkpoints.remove()
     return Outcome(
-        folder,
-        goal,
-        table,
-        split,
-        history,
-        metrics,
-        seconds,
-        cross_validation,
-        cross_validation_seconds,
-        found,
+        folder=folder,
+        goal=goal,
+        table=table,
+        split=split,
+        history=history,
+        metrics=metrics,
+        seconds=seconds,
+        cross_validation=cross_validation,
+        cross_validation_seconds=cross_validation_seconds,
+        found=found,
+        calibration=calibrated.record,
     )
 
 
@@ -303,7 +316,7 @@ def _versions() -> dict[str, str]:
 def _manifest(
     job: Job,
     table: Table,
-    pipeline: Pipeline,
+    calibrated: Calibrated,
     metrics: dict[str, float],
     cross_validation: CrossValidation | None,
     found: Found | None,
@@ -319,6 +332,7 @@ def _manifest(
         cross_validation=None if cross_validation is None else cross_validation.record(),
         search=None if found is None else found.record(),
     )
+    pipeline = calibrated.pipeline
     return Manifest(
         task=pipeline.task,
         feature_names=pipeline.feature_names,
@@ -327,6 +341,7 @@ def _manifest(
         drop_rates=tuple(rate for rate in pipeline.drop_rates if rate > 0.0),
         predicts_noise=pipeline.predicts_noise,
         training=record,
+        calibration=calibrated.record,
         sha256=sha256,
     )
 

@@ -26,35 +26,35 @@ from dropserve.v1 import model_pb2 as dropserve_dot_v1_dot_model__pb2
 from dropserve.v1 import tensor_pb2 as dropserve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64ropserve/v1/prediction.proto\x12\x0c\x64ropserve.v1\x1a\x18\x64ropserve/v1/model.proto\x1a\x19\x64ropserve/v1/tensor.proto\"\xd9\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12$\n\x06inputs\x18\x04 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x34\n\rdeterministic\x18\x05 \x01(\x0b\x32\x1b.dropserve.v1.DeterministicH\x00\x12/\n\x0bmonte_carlo\x18\x06 \x01(\x0b\x32\x18.dropserve.v1.MonteCarloH\x00\x42\x06\n\x04mode\"\x0f\n\rDeterministic\"\xb6\x01\n\nMonteCarlo\x12\x0e\n\x06passes\x18\x01 \x01(\r\x12\x11\n\x04seed\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tquantiles\x18\x03 \x03(\x01\x12\x16\n\x0ereturn_samples\x18\x04 \x01(\x08\x12\"\n\x05masks\x18\x05 \x01(\x0e\x32\x13.dropserve.v1.Masks\x12\x16\n\x0emean_tolerance\x18\x06 \x01(\x01\x12\x15\n\rstd_tolerance\x18\x07 \x01(\x01\x42\x07\n\x05_seed\"\xf7\x04\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\"\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x13.dropserve.v1.Error\x12\"\n\x04mean\x18\x05 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12&\n\x08variance\x18\x06 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x0e\n\x06passes\x18\x07 \x01(\r\x12,\n\x0estandard_error\x18\x08 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x30\n\x12predictive_entropy\x18\t \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12.\n\x10\x65xpected_entropy\x18\n \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x30\n\x12mutual_information\x18\x0b \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x30\n\x12\x61leatoric_variance\x18\x0c \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\'\n\tquantiles\x18\r \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12%\n\x07samples\x18\x0e \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12&\n\x07timings\x18\x0f \x01(\x0b\x32\x15.dropserve.v1.Timings\x12\x30\n\x12std_standard_error\x18\x10 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x12\n\nrow_passes\x18\x11 \x03(\r\"5\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"9\n\x07Timings\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x02 \x01(\x01\"\x13\n\x11ListModelsRequest\"n\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.dropserve.v1.ModelInfo\x12/\n\nnot_served\x18\x02 \x03(\x0b\x32\x1b.dropserve.v1.VersionStatus\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.dropserve.v1.ModelInfo*K\n\x05Masks\x12\x15\n\x11MASKS_UNSPECIFIED\x10\x00\x12\x14\n\x10MASKS_STRATIFIED\x10\x01\x12\x15\n\x11MASKS_INDEPENDENT\x10\x02\x32\xc9\x02\n\x11PredictionService\x12\x46\n\x07Predict\x12\x1c.dropserve.v1.PredictRequest\x1a\x1d.dropserve.v1.PredictResponse\x12P\n\rPredictStream\x12\x1c.dropserve.v1.PredictRequest\x1a\x1d.dropserve.v1.PredictResponse(\x01\x30\x01\x12O\n\nListModels\x12\x1f.dropserve.v1.ListModelsRequest\x1a .dropserve.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.dropserve.v1.GetModelRequest\x1a\x1e.dropserve.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64ropserve/v1/prediction.proto\x12\x0c\x64ropserve.v1\x1a\x18\x64ropserve/v1/model.proto\x1a\x19\x64ropserve/v1/tensor.proto\"\xeb\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12$\n\x06inputs\x18\x04 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x34\n\rdeterministic\x18\x05 \x01(\x0b\x32\x1b.dropserve.v1.DeterministicH\x00\x12/\n\x0bmonte_carlo\x18\x06 \x01(\x0b\x32\x18.dropserve.v1.MonteCarloH\x00\x12\x10\n\x08interval\x18\x07 \x01(\x01\x42\x06\n\x04mode\"\x0f\n\rDeterministic\"\xb6\x01\n\nMonteCarlo\x12\x0e\n\x06passes\x18\x01 \x01(\r\x12\x11\n\x04seed\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tquantiles\x18\x03 \x03(\x01\x12\x16\n\x0ereturn_samples\x18\x04 \x01(\x08\x12\"\n\x05masks\x18\x05 \x01(\x0e\x32\x13.dropserve.v1.Masks\x12\x16\n\x0emean_tolerance\x18\x06 \x01(\x01\x12\x15\n\rstd_tolerance\x18\x07 \x01(\x01\x42\x07\n\x05_seed\"\x81\x06\n\x0fPredictResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\"\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x13.dropserve.v1.Error\x12\"\n\x04mean\x18\x05 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12&\n\x08variance\x18\x06 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x0e\n\x06passes\x18\x07 \x01(\r\x12,\n\x0estandard_error\x18\x08 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x30\n\x12predictive_entropy\x18\t \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12.\n\x10\x65xpected_entropy\x18\n \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x30\n\x12mutual_information\x18\x0b \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x30\n\x12\x61leatoric_variance\x18\x0c \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\'\n\tquantiles\x18\r \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12%\n\x07samples\x18\x0e \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12&\n\x07timings\x18\x0f \x01(\x0b\x32\x15.dropserve.v1.Timings\x12\x30\n\x12std_standard_error\x18\x10 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12\x12\n\nrow_passes\x18\x11 \x03(\r\x12,\n\x0einterval_lower\x18\x12 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12,\n\x0einterval_upper\x18\x13 \x01(\x0b\x32\x14.dropserve.v1.Tensor\x12,\n\x0eprediction_set\x18\x14 \x01(\x0b\x32\x14.dropserve.v1.Tensor\"5\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"9\n\x07Timings\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x02 \x01(\x01\"\x13\n\x11ListModelsRequest\"n\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.dropserve.v1.ModelInfo\x12/\n\nnot_served\x18\x02 \x03(\x0b\x32\x1b.dropserve.v1.VersionStatus\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.dropserve.v1.ModelInfo*K\n\x05Masks\x12\x15\n\x11MASKS_UNSPECIFIED\x10\x00\x12\x14\n\x10MASKS_STRATIFIED\x10\x01\x12\x15\n\x11MASKS_INDEPENDENT\x10\x02\x32\xc9\x02\n\x11PredictionService\x12\x46\n\x07Predict\x12\x1c.dropserve.v1.PredictRequest\x1a\x1d.dropserve.v1.PredictResponse\x12P\n\rPredictStream\x12\x1c.dropserve.v1.PredictRequest\x1a\x1d.dropserve.v1.PredictResponse(\x01\x30\x01\x12O\n\nListModels\x12\x1f.dropserve.v1.ListModelsRequest\x1a .dropserve.v1.ListModelsResponse\x12I\n\x08GetModel\x12\x1d.dropserve.v1.GetModelRequest\x1a\x1e.dropserve.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dropserve.v1.prediction_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MASKS']._serialized_start=1513
-  _globals['_MASKS']._serialized_end=1588
+  _globals['_MASKS']._serialized_start=1669
+  _globals['_MASKS']._serialized_end=1744
   _globals['_PREDICTREQUEST']._serialized_start=101
-  _globals['_PREDICTREQUEST']._serialized_end=318
-  _globals['_DETERMINISTIC']._serialized_start=320
-  _globals['_DETERMINISTIC']._serialized_end=335
-  _globals['_MONTECARLO']._serialized_start=338
-  _globals['_MONTECARLO']._serialized_end=520
-  _globals['_PREDICTRESPONSE']._serialized_start=523
-  _globals['_PREDICTRESPONSE']._serialized_end=1154
-  _globals['_ERROR']._serialized_start=1156
-  _globals['_ERROR']._serialized_end=1209
-  _globals['_TIMINGS']._serialized_start=1211
-  _globals['_TIMINGS']._serialized_end=1268
-  _globals['_LISTMODELSREQUEST']._serialized_start=1270
-  _globals['_LISTMODELSREQUEST']._serialized_end=1289
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1291
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1401
-  _globals['_GETMODELREQUEST']._serialized_start=1403
-  _globals['_GETMODELREQUEST']._serialized_end=1451
-  _globals['_GETMODELRESPONSE']._serialized_start=1453
-  _globals['_GETMODELRESPONSE']._serialized_end=1511
-  _globals['_PREDICTIONSERVICE']._serialized_start=1591
-  _globals['_PREDICTIONSERVICE']._serialized_end=1920
+  _globals['_PREDICTREQUEST']._serialized_end=336
+  _globals['_DETERMINISTIC']._serialized_start=338
+  _globals['_DETERMINISTIC']._serialized_end=353
+  _globals['_MONTECARLO']._serialized_start=356
+  _globals['_MONTECARLO']._serialized_end=538
+  _globals['_PREDICTRESPONSE']._serialized_start=541
+  _globals['_PREDICTRESPONSE']._serialized_end=1310
+  _globals['_ERROR']._serialized_start=1312
+  _globals['_ERROR']._serialized_end=1365
+  _globals['_TIMINGS']._serialized_start=1367
+  _globals['_TIMINGS']._serialized_end=1424
+  _globals['_LISTMODELSREQUEST']._serialized_start=1426
+  _globals['_LISTMODELSREQUEST']._serialized_end=1445
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1447
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1557
+  _globals['_GETMODELREQUEST']._serialized_start=1559
+  _globals['_GETMODELREQUEST']._serialized_end=1607
+  _globals['_GETMODELRESPONSE']._serialized_start=1609
+  _globals['_GETMODELRESPONSE']._serialized_end=1667
+  _globals['_PREDICTIONSERVICE']._serialized_start=1747
+  _globals['_PREDICTIONSERVICE']._serialized_end=2076
 # @@protoc_insertion_point(module_scope)

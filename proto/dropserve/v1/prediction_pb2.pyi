@@ -63,6 +63,7 @@ class PredictRequest(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     DETERMINISTIC_FIELD_NUMBER: _builtins.int
     MONTE_CARLO_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name. Required."""
     version: _builtins.str
@@ -70,6 +71,10 @@ class PredictRequest(_message.Message):
     request_id: _builtins.str
     """Returned unchanged in the response, and written to the server's log beside a failure. At most
     256 bytes. Optional; PredictStream callers need it to tell the answers apart.
+    """
+    interval: _builtins.float
+    """The coverage of the interval, or the prediction set, to return, within (0, 1): 0.9 for one that holds the
+    truth in 90 % of the rows. 0: none. Of models whose ModelInfo.calibrated is true, in both modes.
     """
     @_builtins.property
     def inputs(self) -> _tensor_pb2.Tensor:
@@ -95,10 +100,11 @@ class PredictRequest(_message.Message):
         inputs: _tensor_pb2.Tensor | None = ...,
         deterministic: Global___Deterministic | None = ...,
         monte_carlo: Global___MonteCarlo | None = ...,
+        interval: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deterministic", b"deterministic", "inputs", b"inputs", "mode", b"mode", "monte_carlo", b"monte_carlo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deterministic", b"deterministic", "inputs", b"inputs", "mode", b"mode", "model", b"model", "monte_carlo", b"monte_carlo", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deterministic", b"deterministic", "inputs", b"inputs", "interval", b"interval", "mode", b"mode", "model", b"model", "monte_carlo", b"monte_carlo", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_mode: _TypeAlias = _typing.Literal["deterministic", "monte_carlo"]  # noqa: Y015
     _WhichOneofArgType_mode: _TypeAlias = _typing.Literal["mode", b"mode"]  # noqa: Y015
@@ -209,6 +215,9 @@ class PredictResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     STD_STANDARD_ERROR_FIELD_NUMBER: _builtins.int
     ROW_PASSES_FIELD_NUMBER: _builtins.int
+    INTERVAL_LOWER_FIELD_NUMBER: _builtins.int
+    INTERVAL_UPPER_FIELD_NUMBER: _builtins.int
+    PREDICTION_SET_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model that answered."""
     version: _builtins.str
@@ -289,6 +298,22 @@ class PredictResponse(_message.Message):
     def row_passes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The passes that each row took, where a tolerance was given; otherwise empty."""
 
+    @_builtins.property
+    def interval_lower(self) -> _tensor_pb2.Tensor:
+        """[rows, outputs], in the output's unit. The lower end of the calibrated interval of each target by itself, where
+        one was asked for. Regression only.
+        """
+
+    @_builtins.property
+    def interval_upper(self) -> _tensor_pb2.Tensor:
+        """[rows, outputs]. The upper end."""
+
+    @_builtins.property
+    def prediction_set(self) -> _tensor_pb2.Tensor:
+        """[rows, classes]: 1 for the classes in the calibrated prediction set, 0 for the others, where one was asked for.
+        At least one is in. Classifiers only.
+        """
+
     def __init__(
         self,
         *,
@@ -309,10 +334,13 @@ class PredictResponse(_message.Message):
         timings: Global___Timings | None = ...,
         std_standard_error: _tensor_pb2.Tensor | None = ...,
         row_passes: _abc.Iterable[_builtins.int] | None = ...,
+        interval_lower: _tensor_pb2.Tensor | None = ...,
+        interval_upper: _tensor_pb2.Tensor | None = ...,
+        prediction_set: _tensor_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["aleatoric_variance", b"aleatoric_variance", "error", b"error", "expected_entropy", b"expected_entropy", "mean", b"mean", "mutual_information", b"mutual_information", "predictive_entropy", b"predictive_entropy", "quantiles", b"quantiles", "samples", b"samples", "standard_error", b"standard_error", "std_standard_error", b"std_standard_error", "timings", b"timings", "variance", b"variance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aleatoric_variance", b"aleatoric_variance", "error", b"error", "expected_entropy", b"expected_entropy", "interval_lower", b"interval_lower", "interval_upper", b"interval_upper", "mean", b"mean", "mutual_information", b"mutual_information", "prediction_set", b"prediction_set", "predictive_entropy", b"predictive_entropy", "quantiles", b"quantiles", "samples", b"samples", "standard_error", b"standard_error", "std_standard_error", b"std_standard_error", "timings", b"timings", "variance", b"variance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aleatoric_variance", b"aleatoric_variance", "error", b"error", "expected_entropy", b"expected_entropy", "mean", b"mean", "model", b"model", "mutual_information", b"mutual_information", "passes", b"passes", "predictive_entropy", b"predictive_entropy", "quantiles", b"quantiles", "request_id", b"request_id", "row_passes", b"row_passes", "samples", b"samples", "standard_error", b"standard_error", "std_standard_error", b"std_standard_error", "timings", b"timings", "variance", b"variance", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aleatoric_variance", b"aleatoric_variance", "error", b"error", "expected_entropy", b"expected_entropy", "interval_lower", b"interval_lower", "interval_upper", b"interval_upper", "mean", b"mean", "model", b"model", "mutual_information", b"mutual_information", "passes", b"passes", "prediction_set", b"prediction_set", "predictive_entropy", b"predictive_entropy", "quantiles", b"quantiles", "request_id", b"request_id", "row_passes", b"row_passes", "samples", b"samples", "standard_error", b"standard_error", "std_standard_error", b"std_standard_error", "timings", b"timings", "variance", b"variance", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -77,7 +77,8 @@ class PredictionServiceServicer(object):
         INVALID_ARGUMENT: wrong shape, byte count or non-finite features, passes or quantiles out of
         range; a google.rpc.BadRequest in the status details names the field.
         NOT_FOUND: no such model, or no such version of it.
-        FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why.
+        FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why. Or an interval of one
+        that is not calibrated; a google.rpc.BadRequest then names the field `interval`.
         RESOURCE_EXHAUSTED: over the server's limit of rows, message size or memory, or its queue is full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -45,7 +45,8 @@ class PredictionServiceStub:
     INVALID_ARGUMENT: wrong shape, byte count or non-finite features, passes or quantiles out of
       range; a google.rpc.BadRequest in the status details names the field.
     NOT_FOUND: no such model, or no such version of it.
-    FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why.
+    FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why. Or an interval of one
+      that is not calibrated; a google.rpc.BadRequest then names the field `interval`.
     RESOURCE_EXHAUSTED: over the server's limit of rows, message size or memory, or its queue is full.
     """
     PredictStream: _grpc.StreamStreamMultiCallable[_prediction_pb2.PredictRequest, _prediction_pb2.PredictResponse]
@@ -82,7 +83,8 @@ class PredictionServiceAsyncStub(PredictionServiceStub):
     INVALID_ARGUMENT: wrong shape, byte count or non-finite features, passes or quantiles out of
       range; a google.rpc.BadRequest in the status details names the field.
     NOT_FOUND: no such model, or no such version of it.
-    FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why.
+    FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why. Or an interval of one
+      that is not calibrated; a google.rpc.BadRequest then names the field `interval`.
     RESOURCE_EXHAUSTED: over the server's limit of rows, message size or memory, or its queue is full.
     """
     PredictStream: _aio.StreamStreamMultiCallable[_prediction_pb2.PredictRequest, _prediction_pb2.PredictResponse]  # type: ignore[assignment]
@@ -122,7 +124,8 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT: wrong shape, byte count or non-finite features, passes or quantiles out of
           range; a google.rpc.BadRequest in the status details names the field.
         NOT_FOUND: no such model, or no such version of it.
-        FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why.
+        FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why. Or an interval of one
+          that is not calibrated; a google.rpc.BadRequest then names the field `interval`.
         RESOURCE_EXHAUSTED: over the server's limit of rows, message size or memory, or its queue is full.
         """
 

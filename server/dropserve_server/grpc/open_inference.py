@@ -20,7 +20,12 @@ from dropserve_server.grpc import open_inference_models as models
 from dropserve_server.grpc import open_inference_wire as wire
 from dropserve_server.grpc.calls import Calls
 from dropserve_server.grpc.health import OVERALL, HealthServicer
-from dropserve_server.grpc.open_inference_parameters import is_monte_carlo, read_options, read_seconds
+from dropserve_server.grpc.open_inference_parameters import (
+    is_monte_carlo,
+    read_interval,
+    read_options,
+    read_seconds,
+)
 from dropserve_server.grpc.status import message_of, status_of
 from dropserve_server.grpc.stream import Intake
 from dropserve_server.grpc.wire import check_request_id
@@ -164,14 +169,15 @@ class OpenInferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):
             check_request_id(request.id)
             call.served = served = self._repository.find(request.model_name, request.model_version)
             options = read_options(request.parameters, self._settings.default_passes)
-            outputs = wire.read_outputs(request, served.info, options)
+            interval = read_interval(request.parameters)
+            outputs = wire.read_outputs(request, served.info, options, interval)
             if wire.is_quickly_read(request, _MANY_VALUES):
                 features = wire.read_features(request)
             else:
                 features = await asyncio.to_thread(wire.read_features, request)
             seconds = read_seconds(request.parameters, seconds)
             try:
-                call.job = job = await self._predictor.predict(served, features, options, seconds)
+                call.job = job = await self._predictor.predict(served, features, options, seconds, interval)
             except InputError as error:
                 # The models' names of what a caller may get wrong are those of the parameters.
                 field = error.field if error.field == "inputs" else f"parameters.{error.field}"

@@ -133,6 +133,7 @@ def _properties(served: ServedModel) -> dict[str, str]:
     info, unavailable = served.info, served.model.monte_carlo_unavailable
     plain = outputs_of(info, None)
     error_bars = [name for name in outputs_of(info, _EVERYTHING) if name not in plain]
+    intervals = outputs_of(info, None, 0.5)
     facts: dict[str, Any] = {
         "task": info.task,
         "feature_names": info.feature_names,
@@ -140,6 +141,7 @@ def _properties(served: ServedModel) -> dict[str, str]:
         "drop_rates": info.drop_rates,
         "error_bar_outputs": [] if unavailable else error_bars,
         "error_bars_unavailable": unavailable,
+        "interval_outputs": [name for name in intervals if name not in plain] if info.calibrated else [],
     }
     if info.columns:
         facts["columns"] = [asdict(column) for column in info.columns]

@@ -12,10 +12,12 @@ from dropserve_models.prediction import Masks, MonteCarloOptions
 from dropserve_server.errors import InvalidRequest
 
 TIMEOUT = "timeout"
+INTERVAL = "interval"
 
 # Clients of other servers send these; none of them would change an answer here.
 _IGNORED = {"priority", "content_type", "headers", "binary_data_output"}
 _IGNORED_PREFIX = "triton_"
+_UNRELATED = {*_IGNORED, INTERVAL, TIMEOUT}  # to the mode
 
 _WHOLE_NUMBER = re.compile("[+-]?[0-9]{1,40}", re.ASCII)
 
@@ -42,10 +44,26 @@ def read_options(parameters: Parameters, default_passes: int) -> MonteCarloOptio
         reader = _READERS.get(name)
         if reader is not None:
             options[name] = reader(name, parameter)
-        elif name not in _IGNORED and name != TIMEOUT and not name.startswith(_IGNORED_PREFIX):
-            known = ", ".join((*_READERS, TIMEOUT))
+        elif name not in _UNRELATED and not name.startswith(_IGNORED_PREFIX):
+            known = ", ".join((*_READERS, INTERVAL, TIMEOUT))
             raise InvalidRequest("parameters", f"there is no parameter {bounded(name)}; there are {known}")
     return MonteCarloOptions(**{"passes": default_passes, **options}) if options else None
+
+
+def read_interval(parameters: Parameters) -> float:
+    """The coverage of the interval that a request asks for; 0 for none.
+
+    Raises
+    ------
+    InvalidRequest
+        `interval` is not a number, or 0, which would ask for nothing.
+    """
+    if INTERVAL not in parameters:
+        return 0.0
+    interval = _number(INTERVAL, parameters[INTERVAL])
+    if interval == 0.0:
+        raise _wrong(INTERVAL, interval, "a coverage above 0 and below 1, e.g. 0.9")
+    return interval
 
 
 def read_seconds(parameters: Parameters, seconds: float | None) -> float | None:

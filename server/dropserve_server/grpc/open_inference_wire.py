@@ -82,11 +82,13 @@ def read_features(request: ModelInferRequest) -> FloatArray:
     return _as_float32(values).reshape(shape)
 
 
-def outputs_of(info: ModelInfo, options: MonteCarloOptions | None) -> list[str]:
+def outputs_of(info: ModelInfo, options: MonteCarloOptions | None, interval: float = 0.0) -> list[str]:
     """Names of the outputs that a request with `options` gets: of fields of its `Prediction`."""
     names = ["mean"]
     if info.predicts_noise:
         names.append("aleatoric_variance")
+    if interval:
+        names += ["interval_lower", "interval_upper"] if info.task == "regression" else ["prediction_set"]
     if options is None:
         return names
     names.append("variance")
@@ -103,7 +105,9 @@ def outputs_of(info: ModelInfo, options: MonteCarloOptions | None) -> list[str]:
     return names
 
 
-def read_outputs(request: ModelInferRequest, info: ModelInfo, options: MonteCarloOptions | None) -> list[str]:
+def read_outputs(
+    request: ModelInferRequest, info: ModelInfo, options: MonteCarloOptions | None, interval: float = 0.0
+) -> list[str]:
     """Names of the outputs to answer with: those that the request wants, or else all it can get.
 
     Raises
@@ -112,12 +116,13 @@ def read_outputs(request: ModelInferRequest, info: ModelInfo, options: MonteCarl
         An output that is wanted does not exist, or is not what this request's parameters give; or it is
         wanted in a form that this server does not have.
     """
-    available = outputs_of(info, options)
+    available = outputs_of(info, options, interval)
     if not request.outputs:
         return available
     for output in request.outputs:
         if output.name not in available:
             hint = "" if options else "; those with error bars come with the parameter passes"
+            hint += "" if interval or not info.calibrated else "; intervals and prediction sets with interval"
             raise InvalidRequest(
                 "outputs",
                 f"this request has no output {bounded(output.name)}; "

@@ -113,7 +113,11 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
             options = None
             if mode is MONTE_CARLO:
                 options = wire.read_monte_carlo(request.monte_carlo, self._default_passes)
-            call.job = job = await self._predictor.predict(served, features, options, seconds)
+            interval = request.interval
+            call.job = job = await self._predictor.predict(served, features, options, seconds, interval)
             if self._calls.holding:
                 await self._calls.released(seconds)
-            return wire.write_answer(request.request_id, job)
+            answer = wire.write_answer(request.request_id, job)
+            if interval:
+                wire.write_interval(answer, job)
+            return answer

@@ -11,7 +11,7 @@ from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
 
-from dropserve_models.errors import InputError, MemoryLimitError, MonteCarloUnavailable
+from dropserve_models.errors import InputError, IntervalUnavailable, MemoryLimitError, MonteCarloUnavailable
 from dropserve_models.prediction import MonteCarloOptions
 from dropserve_server.errors import (
     DeadlineExpired,
@@ -28,6 +28,7 @@ _CODES: dict[type[BaseException], grpc.StatusCode] = {
     InputError: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     MonteCarloUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
+    IntervalUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
     LoadFailed: grpc.StatusCode.FAILED_PRECONDITION,
     LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     MemoryLimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -58,6 +59,8 @@ def field_of(error: BaseException) -> str:
     """The path of the request's field that an error is about; empty where it is about none."""
     if isinstance(error, InputError):
         return _FIELDS.get(error.field, error.field)
+    if isinstance(error, IntervalUnavailable):
+        return "interval"  # which tells it from other failed preconditions
     return error.field if isinstance(error, InvalidRequest) else ""
 
 

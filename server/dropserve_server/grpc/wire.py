@@ -139,6 +139,19 @@ def write_answer(request_id: str, job: PredictionJob) -> prediction_pb2.PredictR
     return response
 
 
+def write_interval(response: prediction_pb2.PredictResponse, job: PredictionJob) -> None:
+    """Put the interval, or the prediction set, of a finished job into its answer."""
+    prediction = job.result
+    assert prediction is not None
+    for message, array in (
+        (response.interval_lower, prediction.interval_lower),
+        (response.interval_upper, prediction.interval_upper),
+        (response.prediction_set, prediction.prediction_set),
+    ):
+        if array is not None:
+            _write_tensor(message, array)
+
+
 def write_model(served: ServedModel, is_default: bool) -> model_pb2.ModelInfo:
     """What is told about a model."""
     info = served.info
@@ -161,6 +174,7 @@ def write_model(served: ServedModel, is_default: bool) -> model_pb2.ModelInfo:
             )
             for column in info.columns
         ],
+        calibrated=info.calibrated,
     )
 
 

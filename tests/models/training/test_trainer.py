@@ -24,7 +24,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def job(repository: Path, data: str = "sklearn:iris", **options: Any) -> Job:
-    config = TrainingConfig.from_mapping({"hidden": (16,), "epochs": 5} | options)
+    config = TrainingConfig.from_mapping({"hidden": (16,), "epochs": 5, "calibration": "none"} | options)
     return Job(data, "model", repository, config=config)
 
 

@@ -1,0 +1,210 @@
+"""Calibration of a model that was trained: the rows it takes, what is fitted on them, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dropserve_models.calibration import CalibrationRecord, ModeRecord
+from dropserve_models.conformal import classification_scores, regression_scores, thinned_ranks
+from dropserve_models.errors import DataError
+from dropserve_models.inference.deterministic import Device
+from dropserve_models.model import Model
+from dropserve_models.prediction import MonteCarloOptions
+from dropserve_models.training.checkpoint import CheckpointFolder
+from dropserve_models.training.config import Calibration, TrainingConfig
+from dropserve_models.training.crossvalidate import fit_folds
+from dropserve_models.training.fit import OnEpoch
+from dropserve_models.training.pipeline import Pipeline
+from dropserve_models.training.pipelines import Fitted
+from dropserve_models.training.randomness import derive
+from dropserve_models.training.split import Rows
+from dropserve_models.training.table import Doubles, Table
+from dropserve_models.training.task import Goal
+from dropserve_models.training.tuning import MONTE_CARLO, HeldOut, Tuning, has_dropout, opened, tune
+
+MANY_ROWS = 5000
+"""From so many rows on, holding a tenth of them out costs less than fitting several more models."""
+FEW_ROWS = 40
+"""With fewer, the folds of a cross-validation are too small to learn from unless that is asked for."""
+HELD_OUT = 0.1
+FOLDS = 10
+
+
+def resolve(calibration: Calibration, rows: int) -> Literal["cv", "none"] | float:
+    """What auto means for a table of so many rows."""
+    if calibration != "auto":
+        return calibration
+    if rows < FEW_ROWS:
+        return "none"
+    return "cv" if rows < MANY_ROWS else HELD_OUT
+
+
+def hold_out(rows: int, fraction: float, random: np.random.Generator) -> tuple[Rows, Rows]:
+    """Row numbers to learn from, and to calibrate on.
+
+    By chance alone, not of each class alike: the guarantee is for rows drawn as the rows to come are.
+
+    Raises
+    ------
+    DataError
+        No row would be left on one side.
+    """
+    count = round(fraction * rows)
+    if not 0 < count < rows:
+        raise DataError(f"calibration on {fraction:g} of {rows} rows leaves no rows on one of the sides")
+    shuffled = random.permutation(rows)
+    return np.sort(shuffled[count:]), np.sort(shuffled[:count])
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A pipeline as it is exported, and what its manifest says of its calibration."""
+
+    pipeline: Pipeline
+    record: CalibrationRecord | None
+
+
+class Calibrator:
+    """Calibrates the model of one training run.
+
+    Parameters
+    ----------
+    table : Table
+    goal : Goal
+    config : TrainingConfig
+        `calibration` says how.
+    seed : SeedSequence
+
+    Attributes
+    ----------
+    rows_to_learn_from : ndarray
+        Numbers of the rows that are not held out to calibrate on.
+
+    Raises
+    ------
+    DataError
+        The rows are too few to hold some out.
+    """
+
+    def __init__(
+        self, table: Table, goal: Goal, config: TrainingConfig, seed: np.random.SeedSequence
+    ) -> None:
+        self._table, self._goal = table, goal
+        self._rows_seed, self._folds_seed = derive(seed, 2)
+        self._method = resolve(config.calibration, table.rows)
+        self.rows_to_learn_from, self._held_out = np.arange(table.rows), np.arange(0)
+        if isinstance(self._method, float):
+            self.rows_to_learn_from, self._held_out = hold_out(
+                table.rows, self._method, np.random.default_rng(self._rows_seed)
+            )
+
+    def calibrate(
+        self,
+        fitted: Fitted,
+        validation: Rows,
+        *,
+        device: Device = "auto",
+        on_epoch: OnEpoch = lambda epochs: (),
+        checkpoints: CheckpointFolder | None = None,
+    ) -> Calibrated:
+        """Calibrate the model that was fitted; with cv, by others that are fitted here by the same recipe.
+
+        Parameters
+        ----------
+        fitted : Fitted
+        validation : ndarray
+            Rows that no weights were learned from; its best epoch may have been chosen on them.
+
+        Raises
+        ------
+        ConfigError
+            There are too few rows for the folds, or their training diverged.
+        """
+        if self._method == "none":
+            return Calibrated(fitted.pipeline, None)
+        if self._method != "cv":
+            return self._on_held_out_rows(fitted, validation)
+        config = fitted.fit.config
+        if not len(fitted.fit.split.validation):
+            config = config.model_copy(update={"validation": 0.0})
+        parts = fit_folds(
+            self._table,
+            self._goal,
+            config,
+            min(FOLDS, self._table.rows),
+            1,
+            self._folds_seed,
+            device=device,
+            on_epoch=on_epoch,
+            checkpoints=checkpoints,
+            stage="calibration",
+        )
+        folds = [HeldOut(fold.pipeline, rows) for fold, rows in parts]
+        tuning = tune(self._table, self._goal, folds)
+        return self._finished(fitted, tuning, folds, "cross")
+
+    def _on_held_out_rows(self, fitted: Fitted, validation: Rows) -> Calibrated:
+        """Split conformal calibration.
+
+        Were temperature and noise scale fitted on the scored rows, scores there would be smaller than those
+        of new rows, and the guarantee lost. So they are fitted on the validation rows, if there are any.
+        """
+        tuning = Tuning()
+        if len(validation):
+            tuning = tune(self._table, self._goal, [HeldOut(fitted.pipeline, validation)])
+        return self._finished(fitted, tuning, [HeldOut(fitted.pipeline, self._held_out)], "split")
+
+    def _finished(
+        self, fitted: Fitted, tuning: Tuning, parts: Sequence[HeldOut], method: Literal["split", "cross"]
+    ) -> Calibrated:
+        record = _record(self._table, self._goal, tuning, parts, method)
+        return Calibrated(tuning.apply(fitted.pipeline), record)
+
+
+def _record(
+    table: Table, goal: Goal, tuning: Tuning, parts: Sequence[HeldOut], method: Literal["split", "cross"]
+) -> CalibrationRecord:
+    single, several = [], []
+    for part in parts:
+        model = opened(tuning.apply(part.pipeline))
+        single.append(_scores(model, table, goal, part.rows, tuning, None))
+        if has_dropout(part.pipeline):
+            several.append(_scores(model, table, goal, part.rows, tuning, MONTE_CARLO))
+    return CalibrationRecord(
+        method=method,
+        rows=sum(len(part.rows) for part in parts),
+        guaranteed=method == "split",
+        temperature=tuning.temperature,
+        noise_scale=tuning.noise_scale,
+        noise_variance=tuning.noise_variance,
+        deterministic=_mode_record(single, tuning, None),
+        monte_carlo=_mode_record(several, tuning, MONTE_CARLO) if several else None,
+    )
+
+
+def _scores(
+    model: Model, table: Table, goal: Goal, rows: Rows, tuning: Tuning, options: MonteCarloOptions | None
+) -> Doubles:
+    prediction = model.run(table.features[rows], options)
+    if goal.is_classification:
+        return classification_scores(prediction, goal.values[rows].astype(np.int64))
+    noise = None if tuning.noise_variance is None else np.array(tuning.noise_variance)
+    return regression_scores(prediction, goal.values[rows].astype(np.float64), noise)
+
+
+def _mode_record(scores: Sequence[Doubles], tuning: Tuning, options: MonteCarloOptions | None) -> ModeRecord:
+    ordered = np.sort(np.concatenate(scores), axis=0)
+    ranks = thinned_ranks(len(ordered))
+    if ranks is not None:
+        ordered = ordered[np.array(ranks) - 1]
+    return ModeRecord(
+        scores=tuple(tuple(column) for column in ordered.T.tolist()),
+        ranks=ranks,
+        log_likelihood=tuning.log_likelihoods.get("deterministic" if options is None else "monte_carlo"),
+        passes=None if options is None else options.passes,
+        masks=None if options is None else options.masks,
+    )

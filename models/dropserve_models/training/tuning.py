@@ -1,0 +1,195 @@
+"""What is fitted beside the weights, on rows that they were not learned from, and folded into the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from dropserve_models.artifact import Artifact
+from dropserve_models.calibration import LikelihoodRecord
+from dropserve_models.conformal import standard_deviation
+from dropserve_models.inference.blueprint import draw_up
+from dropserve_models.manifest import Manifest, sha256_of
+from dropserve_models.model import Model
+from dropserve_models.prediction import MonteCarloOptions, Prediction, concatenate
+from dropserve_models.training import export
+from dropserve_models.training.pipeline import Pipeline
+from dropserve_models.training.split import Rows
+from dropserve_models.training.table import Doubles, Floats, Table
+from dropserve_models.training.task import Goal
+from dropserve_models.training.temperature import (
+    classification_log_likelihood,
+    fit_factor,
+    gaussian_log_likelihood,
+)
+
+PASSES = 100
+MONTE_CARLO = MonteCarloOptions(PASSES, seed=0)
+"""How the Monte Carlo answers come about that a model is calibrated by."""
+
+TUNING_VALUES = 2**21
+"""Most probabilities that a temperature is fitted to: it is one number, and needs no more."""
+
+Likelihoods = dict[str, LikelihoodRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A fitted pipeline, and rows of the table that it has not learned from."""
+
+    pipeline: Pipeline
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What was fitted; None where nothing was.
+
+    Attributes
+    ----------
+    temperature : float or None
+        By which a classifier's logits are divided.
+    noise_scale : tuple of float or None
+        By which the predicted noise variance of each target is multiplied.
+    noise_variance : tuple of float or None
+        Of each target, where the network predicts none.
+    log_likelihoods : dict
+        By mode, "deterministic" and "monte_carlo".
+    """
+
+    temperature: float | None = None
+    noise_scale: tuple[float, ...] | None = None
+    noise_variance: tuple[float, ...] | None = None
+    log_likelihoods: Likelihoods = field(default_factory=dict)
+
+    def apply(self, pipeline: Pipeline) -> Pipeline:
+        """The pipeline with temperature and noise scale in it."""
+        if self.temperature is not None:
+            pipeline = pipeline.tempered(self.temperature)
+        if self.noise_scale is not None:
+            pipeline = replace(pipeline, noise_scale=np.array(self.noise_scale, np.float32))
+        return pipeline
+
+
+def tune(table: Table, goal: Goal, parts: Sequence[HeldOut]) -> Tuning:
+    """Fit temperature or noise to all parts together, to the mean log-likelihood of both modes.
+
+    One factor serves both, and what is best for the one alone may harm the other: averaged over passes,
+    probabilities are less sure than those of a single one.
+    """
+    return _temperature(table, goal, parts) if goal.is_classification else _noise(table, goal, parts)
+
+
+def has_dropout(pipeline: Pipeline) -> bool:
+    """Whether it can answer with error bars."""
+    return any(rate > 0.0 for rate in pipeline.drop_rates)
+
+
+def opened(pipeline: Pipeline) -> Model:
+    """The model that a server would load, without publishing it."""
+    model_bytes = export.export(pipeline)
+    manifest = Manifest(
+        task=pipeline.task,
+        feature_names=pipeline.feature_names,
+        output_names=pipeline.output_names,
+        drop_rates=tuple(rate for rate in pipeline.drop_rates if rate > 0.0),
+        predicts_noise=pipeline.predicts_noise,
+        sha256=sha256_of(model_bytes),
+    )
+    return Model(draw_up(Artifact(Path("."), "calibration", 1, model_bytes, manifest), "cpu", None))
+
+
+def _temperature(table: Table, goal: Goal, parts: Sequence[HeldOut]) -> Tuning:
+    rows = sum(len(part.rows) for part in parts)
+    step = max(1, -(-rows * PASSES * len(goal.output_names) // TUNING_VALUES))
+    single, several, classes = [], [], []
+    for part in parts:
+        chosen = part.rows[::step]
+        features, model = table.features[chosen], opened(part.pipeline)
+        classes.append(goal.values[chosen].astype(np.int64))
+        single.append(model.run(features).mean[None])
+        if has_dropout(part.pipeline):
+            samples = model.run(features, replace(MONTE_CARLO, return_samples=True)).samples
+            assert samples is not None
+            several.append(samples)
+    truth = np.concatenate(classes)
+    answers = {"deterministic": _logits(single)}
+    if several:
+        answers["monte_carlo"] = _logits(several)
+    temperature = fit_factor(
+        lambda factor: (
+            len(truth)
+            * fmean(classification_log_likelihood(logits, truth, factor) for logits in answers.values())
+        )
+    )
+    likelihoods = {
+        mode: LikelihoodRecord(
+            before=classification_log_likelihood(values, truth),
+            after=classification_log_likelihood(values, truth, temperature),
+        )
+        for mode, values in answers.items()
+    }
+    return Tuning(temperature=temperature, log_likelihoods=likelihoods)
+
+
+def _logits(probabilities: Sequence[Floats]) -> Floats:
+    """Up to a constant, of probabilities [passes, rows, classes] of consecutive rows."""
+    logits: Floats = np.log(np.maximum(np.concatenate(probabilities, axis=1), np.finfo(np.float32).tiny))
+    return logits
+
+
+def _noise(table: Table, goal: Goal, parts: Sequence[HeldOut]) -> Tuning:
+    single, several = [], []
+    for part in parts:
+        model, features = opened(part.pipeline), table.features[part.rows]
+        single.append(model.run(features))
+        if has_dropout(part.pipeline):
+            several.append(model.run(features, MONTE_CARLO))
+    truth = np.concatenate([goal.values[part.rows] for part in parts]).astype(np.float64)
+    answers = {"deterministic": concatenate(single)}
+    if several:
+        answers["monte_carlo"] = concatenate(several)
+    predicted = answers["deterministic"].aleatoric_variance is not None
+    targets = range(truth.shape[1])
+    errors = np.square(truth - answers["deterministic"].mean).mean(axis=0)
+    start = np.ones(len(targets)) if predicted else np.maximum(errors, np.finfo(np.float32).tiny)
+
+    def likelihood(target: int, factor: float) -> float:
+        return len(truth) * fmean(
+            _likelihood(answer, truth, start * factor, target) for answer in answers.values()
+        )
+
+    factors = [fit_factor(partial(likelihood, target)) for target in targets]
+    noise = start * factors
+    likelihoods = {
+        mode: LikelihoodRecord(
+            before=sum(_likelihood(answer, truth, start, target) for target in targets),
+            after=sum(_likelihood(answer, truth, noise, target) for target in targets),
+        )
+        for mode, answer in answers.items()
+    }
+    values = tuple(noise.tolist())
+    return Tuning(
+        noise_scale=values if predicted else None,
+        noise_variance=None if predicted else values,
+        log_likelihoods=likelihoods,
+    )
+
+
+def _likelihood(prediction: Prediction, truth: Doubles, noise: Doubles, target: int) -> float:
+    """Of one target, mean over the rows."""
+    error = (truth - prediction.mean)[:, target]
+    return gaussian_log_likelihood(error, _variance(prediction, noise)[:, target])
+
+
+def _variance(prediction: Prediction, noise: Doubles) -> Doubles:
+    """Of the prediction, with its noise variance scaled by `noise`, or `noise` itself where it has none."""
+    aleatoric = prediction.aleatoric_variance
+    if aleatoric is not None:
+        prediction = replace(prediction, aleatoric_variance=(aleatoric * noise).astype(np.float32))
+    return np.square(standard_deviation(prediction, noise))
