@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dropserve_models.calibration import CalibrationRecord
     from dropserve_models.training.crossvalidate import CrossValidation
     from dropserve_models.training.search.options import SearchOptions
     from dropserve_models.training.trainer import Outcome
@@ -237,6 +238,7 @@ def _summary(args: argparse.Namespace, outcome: Outcome) -> str:
         f"task        {goal.task} ({names}): {goal.reason}",
         f"trained     {len(history.epochs)} epochs in {outcome.seconds:.1f} s{kept}",
         f"validation  {held_out}",
+        f"calibrated  {_calibration(outcome.calibration)}",
         f"published   {outcome.folder}",
         f"next        dropserve serve --repository {args.repository}",
     ]
@@ -258,6 +260,16 @@ def _kinds(outcome: Outcome) -> str:
     }
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     return f" ({told})" if told else ""
+def _calibration(found: CalibrationRecord | None) -> str:
+    if found is None:
+        return "no: there will be no intervals"
+    rows = "held out" if found.method == "split" else "left out by folds"
+    fitted = ""
+    if found.temperature is not None:
+        fitted = f"; temperature {found.temperature:.3g}"
+    elif found.noise_scale is not None:
+        fitted = f"; noise variance times {', '.join(f'{scale:.3g}' for scale in found.noise_scale)}"
+    return f"on {found.rows} rows {rows}{fitted}"
 
 
 def _cross_validation(found: CrossValidation, seconds: float) -> list[str]:

@@ -15,26 +15,11 @@ from hypothesis import strategies as st
 import dropserve_client
 from dropserve_client import errors, foreign
 from dropserve_client.errors import BY_CODE, DropserveError, InputError, ServerError
-from support.fake_server import Failure, FakeService
+from support.fake_server import Failure, FakeService, status_details
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, DropserveError)]
 FAILING = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
 X = np.ones((1, 3), np.float32)
-
-
-def status_details(*fields: str) -> bytes:
-    """A google.rpc.Status with a BadRequest that names these fields, byte by byte."""
-
-    def delimited(number: int, content: bytes) -> bytes:
-        assert len(content) < 128
-        return bytes([number << 3 | 2, len(content)]) + content
-
-    violations = b"".join(
-        delimited(1, delimited(1, field.encode()) + delimited(2, b"why")) for field in fields
-    )
-    url = b"type.googleapis.com/google.rpc.BadRequest"
-    details = delimited(3, delimited(1, url) + delimited(2, violations))
-    return b"\x08\x03" + delimited(2, b"message") + details
 
 
 def test_the_tree_is_as_it_is_drawn() -> None:

@@ -10,7 +10,7 @@ from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from dropserve_models import errors as models_errors
-from dropserve_models.errors import InputError, MemoryLimitError, MonteCarloUnavailable
+from dropserve_models.errors import InputError, IntervalUnavailable, MemoryLimitError, MonteCarloUnavailable
 from dropserve_server import errors
 from dropserve_server.errors import (
     DeadlineExpired,
@@ -36,6 +36,8 @@ from dropserve_server.grpc.status import INTERNAL_MESSAGE, code_of, field_of, me
         (InputError("mean_tolerance", "why"), "INVALID_ARGUMENT", "monte_carlo.mean_tolerance"),
         (ModelNotFound("why"), "NOT_FOUND", ""),
         (MonteCarloUnavailable("why"), "FAILED_PRECONDITION", ""),
+        (IntervalUnavailable("why"), "FAILED_PRECONDITION", "interval"),
+        (InputError("interval", "why"), "INVALID_ARGUMENT", "interval"),
         (LimitExceeded("rows", "why"), "RESOURCE_EXHAUSTED", ""),
         (QueueFull("why"), "RESOURCE_EXHAUSTED", ""),
         (MemoryLimitError("why"), "RESOURCE_EXHAUSTED", ""),

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from dropserve_models.errors import InputError, IntervalUnavailable
 from dropserve_models.prediction import FloatArray, ModelInfo, MonteCarloOptions, Prediction, take_rows
 
 FAKE_INFO = ModelInfo(
@@ -66,6 +67,20 @@ class FakeModel:
         return [
             take_rows(whole, end - len(part), end) for part, end in zip(features, ends.tolist(), strict=True)
         ]
+
+    def check_interval(self, coverage: float, *, monte_carlo: bool) -> None:
+        """Calibrated for coverages up to .9, in deterministic mode."""
+        if monte_carlo:
+            raise IntervalUnavailable("the fake is calibrated for deterministic requests only")
+        if not 0.0 < coverage <= 0.9:
+            raise InputError("interval", f"interval is {coverage}; it must be above 0, and at most 0.9")
+
+    def add_interval(self, prediction: Prediction, coverage: float) -> Prediction:
+        """The mean, less and more ten times the coverage."""
+        half = np.float32(10 * coverage)
+        return replace(
+            prediction, interval_lower=prediction.mean - half, interval_upper=prediction.mean + half
+        )
 
     def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
         self.calls.append((features, monte_carlo))

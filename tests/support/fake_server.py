@@ -66,6 +66,11 @@ def respond(
     response.timings.queue_seconds, response.timings.compute_seconds = 0.25, 0.5
     if info.predicts_noise:
         response.aleatoric_variance.CopyFrom(tensor(np.full_like(mean, 4)))
+    if request.interval and info.task == model_pb2.TASK_REGRESSION:
+        response.interval_lower.CopyFrom(tensor(mean - request.interval))
+        response.interval_upper.CopyFrom(tensor(mean + request.interval))
+    elif request.interval:  # sets of one and of two classes in turn
+        response.prediction_set.CopyFrom(tensor([[1, row % 2] for row in range(len(mean))]))
     if not request.HasField("monte_carlo"):
         return response
     asked = request.monte_carlo
@@ -83,6 +88,21 @@ def respond(
     if asked.return_samples:
         response.samples.CopyFrom(tensor([mean + masks + number for number in range(asked.passes)]))
     return response
+
+
+def status_details(*fields: str) -> bytes:
+    """A google.rpc.Status with a BadRequest that names these fields, byte by byte."""
+
+    def delimited(number: int, content: bytes) -> bytes:
+        assert len(content) < 128
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    violations = b"".join(
+        delimited(1, delimited(1, field.encode()) + delimited(2, b"why")) for field in fields
+    )
+    url = b"type.googleapis.com/google.rpc.BadRequest"
+    details = delimited(3, delimited(1, url) + delimited(2, violations))
+    return b"\x08\x03" + delimited(2, b"message") + details
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ from math import exp, log
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
-from dropserve_models.training.table import Doubles
 from dropserve_models.training.task import Classes
 
 LARGEST_FACTOR = 100.0
@@ -32,6 +30,7 @@ def fit_factor(log_likelihood: Callable[[float], float]) -> float:
     log_likelihood : callable
         Of all rows together, in nats, by the factor. It must have a single maximum.
     """
+    from scipy.optimize import minimize_scalar  # only here: importing it takes a while
 
     def improbability(place: float) -> float:
         return 0.5 * (place / PRIOR_SPREAD) ** 2 - log_likelihood(exp(place))
@@ -59,8 +58,3 @@ def classification_log_likelihood(
     logs = right - np.log(np.exp(scaled).sum(axis=2))
     highest = logs.max(axis=0)
     return float((highest + np.log(np.exp(logs - highest).mean(axis=0))).mean())
-
-
-def gaussian_log_likelihood(error: Doubles, variance: Doubles) -> float:
-    """Mean over the rows of the log of a normal density, in nats; `variance` [rows] is above 0."""
-    return float(-0.5 * (np.square(error) / variance + np.log(2.0 * np.pi * variance)).mean())

@@ -13,6 +13,7 @@ import numpy as np
 from dropserve_models.artifact import Artifact
 from dropserve_models.calibration import LikelihoodRecord
 from dropserve_models.conformal import standard_deviation
+from dropserve_models.evaluation.metrics import gaussian_log_density
 from dropserve_models.inference.blueprint import draw_up
 from dropserve_models.manifest import Manifest, sha256_of
 from dropserve_models.model import Model
@@ -22,11 +23,7 @@ from dropserve_models.training.pipeline import Pipeline
 from dropserve_models.training.split import Rows
 from dropserve_models.training.table import Doubles, Floats, Table
 from dropserve_models.training.task import Goal
-from dropserve_models.training.temperature import (
-    classification_log_likelihood,
-    fit_factor,
-    gaussian_log_likelihood,
-)
+from dropserve_models.training.temperature import classification_log_likelihood, fit_factor
 
 PASSES = 100
 MONTE_CARLO = MonteCarloOptions(PASSES, seed=0)
@@ -183,8 +180,8 @@ def _noise(table: Table, goal: Goal, parts: Sequence[HeldOut]) -> Tuning:
 
 def _likelihood(prediction: Prediction, truth: Doubles, noise: Doubles, target: int) -> float:
     """Of one target, mean over the rows."""
-    error = (truth - prediction.mean)[:, target]
-    return gaussian_log_likelihood(error, _variance(prediction, noise)[:, target])
+    variance = _variance(prediction, noise)[:, target]
+    return float(gaussian_log_density(truth[:, target], prediction.mean[:, target], variance).mean())
 
 
 def _variance(prediction: Prediction, noise: Doubles) -> Doubles:

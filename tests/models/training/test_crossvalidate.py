@@ -144,5 +144,8 @@ def test_too_many_folds() -> None:
 
 
 def test_divergence_names_the_fold() -> None:
-    with pytest.raises(ConfigError, match=r"diverged in epoch 1 of cross-validation, repeat 1, fold 1: .* lower learning_rate"):
+    with pytest.raises(
+        ConfigError,
+        match=r"epoch 1 of cross-validation, repeat 1, fold 1: .* lower learning_rate",
+    ):
         crossed(read_table("sklearn:diabetes"), optimizer="sgd", learning_rate=1e9, loss="mse")
