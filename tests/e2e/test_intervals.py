@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -65,8 +65,8 @@ def test_intervals_over_the_wire_are_those_of_the_library(
 ) -> None:
     X = trained["diabetes"].table.features[:50]
     answer = asker.predict("diabetes", X, monte_carlo, interval=0.9)
-    options = {} if monte_carlo is None else {"passes": 30, "seed": 3}
-    expected = load(trained["diabetes"].folder, device="cpu").predict(X, interval=0.9, **options)
+    options: Any = {} if monte_carlo is None else {"passes": 30, "seed": 3}
+    expected: Any = load(trained["diabetes"].folder, device="cpu").predict(X, interval=0.9, **options)
     np.testing.assert_allclose(array_of(answer.interval_lower), expected.interval_lower, rtol=1e-4)
     np.testing.assert_allclose(array_of(answer.interval_upper), expected.interval_upper, rtol=1e-4)
     assert not answer.HasField("prediction_set")
@@ -75,7 +75,7 @@ def test_intervals_over_the_wire_are_those_of_the_library(
 def test_sets_over_the_wire_are_those_of_the_library(asker: Asker, trained: Trained) -> None:
     X = trained["wine"].table.features
     answer = asker.predict("wine", X, interval=0.95)
-    expected = load(trained["wine"].folder, device="cpu").predict(X, interval=0.95)
+    expected: Any = load(trained["wine"].folder, device="cpu").predict(X, interval=0.95)
     np.testing.assert_array_equal(array_of(answer.prediction_set), expected.prediction_set)
     assert not answer.HasField("interval_lower")
 
@@ -83,7 +83,7 @@ def test_sets_over_the_wire_are_those_of_the_library(asker: Asker, trained: Trai
 def test_the_sdk_and_open_inference_say_the_same(calibrated_server: ServerProcess, trained: Trained) -> None:
     X = trained["diabetes"].table.features
 
-    async def awaited() -> np.ndarray | None:
+    async def awaited() -> Any:
         async with AsyncClient(calibrated_server.address, request_rows=100) as client:
             return (await client.predict("diabetes", X, interval=0.8)).interval_upper
 
@@ -132,5 +132,3 @@ def test_refusals_name_the_field(asker: Asker, calibrated_server: ServerProcess,
             client.predict("plain", X, interval=0.9)
         with pytest.raises(InputError, match="calibrated on 178 rows"):
             client.predict("wine", X, interval=0.999)
-
-

@@ -46,7 +46,8 @@ def manifest(calibration: CalibrationRecord | None = RECORD) -> Manifest:
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    return json.loads(RECORD.model_dump_json()) | changes
+    document: dict[str, Any] = json.loads(RECORD.model_dump_json())
+    return document | changes
 
 
 def test_round_trip_with_a_line_for_each_list_of_scores() -> None:
@@ -64,7 +65,7 @@ def test_a_name_that_looks_like_numbers_stays_as_it_is() -> None:
 
 
 def test_a_calibrated_model_answers_with_its_intervals(tmp_path: Path) -> None:
-    model = load(publish(tmp_path, "m", NETWORK, manifest()), device="cpu")
+    model: Any = load(publish(tmp_path, "m", NETWORK, manifest()), device="cpu")
     assert model.info.calibrated
     point = model.predict(X, interval=0.8)
     plain, half = model.predict(X), np.array([2.0 * 1.0, 4.0 * 2.0])
@@ -75,18 +76,18 @@ def test_a_calibrated_model_answers_with_its_intervals(tmp_path: Path) -> None:
 
     bars = model.predict(X, passes=20, seed=1, interval=0.5)  # rank 3 was not kept: rank 4 is
     assert bars.variance is not None
-    half = [1.5, 1.25] * np.sqrt(bars.variance.astype(np.float64) + NOISE)
+    half = np.array([1.5, 1.25]) * np.sqrt(bars.variance.astype(np.float64) + NOISE)
     np.testing.assert_allclose(bars.interval_upper, bars.mean + half, rtol=1e-6)
     # An answer that may stop early has the same quantile.
     adaptive = model.predict(X, passes=200, seed=1, mean_tolerance=0.2, interval=0.5)
     assert adaptive.variance is not None
-    half = [1.5, 1.25] * np.sqrt(adaptive.variance.astype(np.float64) + NOISE)
+    half = np.array([1.5, 1.25]) * np.sqrt(adaptive.variance.astype(np.float64) + NOISE)
     np.testing.assert_allclose(adaptive.interval_lower, adaptive.mean - half, rtol=1e-6)
 
 
 @pytest.mark.parametrize("interval", [0.0, 1.0, float("nan"), "wide", 0.9])
 def test_a_coverage_that_can_not_be_had_is_refused(tmp_path: Path, interval: Any) -> None:
-    model = load(publish(tmp_path, "m", NETWORK, manifest()), device="cpu")
+    model: Any = load(publish(tmp_path, "m", NETWORK, manifest()), device="cpu")
     with pytest.raises(InputError) as refusal:
         model.predict(X, interval=interval)
     assert refusal.value.field == "interval"
@@ -104,7 +105,7 @@ def test_a_model_without_calibration_refuses(tmp_path: Path) -> None:
 
 def test_a_mode_without_scores_is_refused(tmp_path: Path) -> None:
     alone = manifest(RECORD.model_copy(update={"monte_carlo": None}))
-    model = load(publish(tmp_path, "m", NETWORK, alone), device="cpu")
+    model: Any = load(publish(tmp_path, "m", NETWORK, alone), device="cpu")
     assert model.predict(X, interval=0.5).interval_lower is not None
     with pytest.raises(IntervalUnavailable, match="deterministic requests only"):
         model.predict(X, passes=3, interval=0.5)

@@ -52,7 +52,7 @@ def test_split_scores_are_those_of_the_published_model_on_rows_it_never_saw(tmp_
     assert (record.method, record.guaranteed, record.rows, len(rows)) == ("split", True, 110, 110)
     assert record.temperature is None
     assert record.noise_scale is not None
-    model = load(outcome.folder, device="cpu")
+    model: Any = load(outcome.folder, device="cpu")
     X, y = outcome.table.features[rows], outcome.goal.values[rows].astype(np.float64)
     for mode, options in ((record.deterministic, {}), (record.monte_carlo, {"passes": PASSES, "seed": 0})):
         assert mode is not None
@@ -96,10 +96,11 @@ def test_folds_calibrate_on_every_row_and_leave_the_weights_alone(tmp_path: Path
     assert (record.monte_carlo.passes, record.monte_carlo.masks) == (PASSES, "stratified")
     assert record.noise_scale is not None
 
-    plain = load(trained(tmp_path / "none", calibration="none").folder, device="cpu")
+    plain: Any = load(trained(tmp_path / "none", calibration="none").folder, device="cpu")
     assert not plain.info.calibrated
     X = outcome.table.features
-    before, after = plain.predict(X), load(outcome.folder, device="cpu").predict(X)
+    model: Any = load(outcome.folder, device="cpu")
+    before, after = plain.predict(X), model.predict(X)
     np.testing.assert_array_equal(before.mean, after.mean)
     assert before.aleatoric_variance is not None
     np.testing.assert_allclose(
@@ -112,8 +113,8 @@ def test_a_temperature_divides_the_logits_in_every_runtime(tmp_path: Path) -> No
     temperature = record_of(outcome).temperature
     assert temperature is not None
     assert temperature != 1.0
-    plain = load(trained(tmp_path / "none", "sklearn:wine", calibration="none").folder, device="cpu")
-    model = load(outcome.folder, device="cpu")
+    plain: Any = load(trained(tmp_path / "none", "sklearn:wine", calibration="none").folder, device="cpu")
+    model: Any = load(outcome.folder, device="cpu")
     X = outcome.table.features
     before = np.log(plain.predict(X).mean.astype(np.float64))
     after = np.log(model.predict(X).mean.astype(np.float64))
@@ -193,7 +194,7 @@ def test_intervals_of_new_rows_hold_the_target_as_often_as_promised(tmp_path: Pa
     X, y = drawn(20_000)
     for calibration in (0.25, "cv"):
         outcome = trained(tmp_path, str(tmp_path / "data.npz"), calibration=calibration, epochs=40)
-        model = load(outcome.folder, device="cpu")
+        model: Any = load(outcome.folder, device="cpu")
         for options in ({}, {"passes": PASSES, "seed": 3}):
             answer = model.predict(X, interval=0.9, **options)
             assert answer.interval_lower is not None
