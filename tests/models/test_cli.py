@@ -43,7 +43,9 @@ def test_a_run_says_what_it_did(sonar_like: Path, tmp_path: Path, capsys: pytest
     out, err = capsys.readouterr()
     assert (status, err) == (0, "")
     lines = [line.split(maxsplit=1) for line in out.splitlines()]
-    assert [title for title, _ in lines] == ["data", "task", "trained", "validation", "published", "next"]
+    assert [title for title, _ in lines] == [
+        "data", "task", "trained", "validation", "calibrated", "published", "next",
+    ]  # fmt: skip
     said = dict(lines)
     assert said["data"] == f"{sonar_like}: 40 rows, 2 features"
     assert said["task"] == "binary (M, R): 'column_3' holds text"

@@ -114,7 +114,7 @@ def test_scales_are_measured_on_the_training_rows_alone(tmp_path: Path) -> None:
 
 def _npz_job(folder: Path, X: Any, y: Any, **options: Any) -> Job:
     np.savez(folder / "data.npz", X=X, y=y)
-    config = TrainingConfig.from_mapping({"hidden": (8,), "epochs": 2} | options)
+    config = TrainingConfig.from_mapping({"hidden": (8,), "epochs": 2, "calibration": "none"} | options)
     return Job(str(folder / "data.npz"), "model", folder / "repository", config=config)
 
 
