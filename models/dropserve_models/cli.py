@@ -260,6 +260,8 @@ def _kinds(outcome: Outcome) -> str:
     }
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     return f" ({told})" if told else ""
+
+
 def _calibration(found: CalibrationRecord | None) -> str:
     if found is None:
         return "no: there will be no intervals"

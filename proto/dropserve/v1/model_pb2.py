@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64ropserve/v1/model.proto\x12\x0c\x64ropserve.v1\"]\n\x06\x43olumn\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.dropserve.v1.ColumnKind\x12\x12\n\ncategories\x18\x02 \x03(\t\x12\x17\n\x0f\x61\x63\x63\x65pts_missing\x18\x03 \x01(\x08\"\x93\x02\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nis_default\x18\x03 \x01(\x08\x12 \n\x04task\x18\x04 \x01(\x0e\x32\x12.dropserve.v1.Task\x12\x15\n\rfeature_names\x18\x05 \x03(\t\x12\x14\n\x0coutput_names\x18\x06 \x03(\t\x12\x12\n\ndrop_rates\x18\x07 \x03(\x01\x12\x1f\n\x17monte_carlo_unavailable\x18\x08 \x01(\t\x12\x16\n\x0epredicts_noise\x18\t \x01(\x08\x12\x10\n\x08provider\x18\n \x01(\t\x12%\n\x07\x63olumns\x18\x0b \x03(\x0b\x32\x14.dropserve.v1.Column\"}\n\rVersionStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.dropserve.v1.VersionState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nis_default\x18\x05 \x01(\x08*W\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_REGRESSION\x10\x01\x12\x0f\n\x0bTASK_BINARY\x10\x02\x12\x13\n\x0fTASK_MULTICLASS\x10\x03*[\n\nColumnKind\x12\x1b\n\x17\x43OLUMN_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OLUMN_KIND_NUMBER\x10\x01\x12\x18\n\x14\x43OLUMN_KIND_CATEGORY\x10\x02*\x99\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x19\n\x15VERSION_STATE_SERVING\x10\x02\x12\x18\n\x14VERSION_STATE_FAILED\x10\x03\x12\x1a\n\x16VERSION_STATE_UNLOADED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64ropserve/v1/model.proto\x12\x0c\x64ropserve.v1\"]\n\x06\x43olumn\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.dropserve.v1.ColumnKind\x12\x12\n\ncategories\x18\x02 \x03(\t\x12\x17\n\x0f\x61\x63\x63\x65pts_missing\x18\x03 \x01(\x08\"\xa7\x02\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nis_default\x18\x03 \x01(\x08\x12 \n\x04task\x18\x04 \x01(\x0e\x32\x12.dropserve.v1.Task\x12\x15\n\rfeature_names\x18\x05 \x03(\t\x12\x14\n\x0coutput_names\x18\x06 \x03(\t\x12\x12\n\ndrop_rates\x18\x07 \x03(\x01\x12\x1f\n\x17monte_carlo_unavailable\x18\x08 \x01(\t\x12\x16\n\x0epredicts_noise\x18\t \x01(\x08\x12\x10\n\x08provider\x18\n \x01(\t\x12%\n\x07\x63olumns\x18\x0b \x03(\x0b\x32\x14.dropserve.v1.Column\x12\x12\n\ncalibrated\x18\x0c \x01(\x08\"}\n\rVersionStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.dropserve.v1.VersionState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\nis_default\x18\x05 \x01(\x08*W\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_REGRESSION\x10\x01\x12\x0f\n\x0bTASK_BINARY\x10\x02\x12\x13\n\x0fTASK_MULTICLASS\x10\x03*[\n\nColumnKind\x12\x1b\n\x17\x43OLUMN_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43OLUMN_KIND_NUMBER\x10\x01\x12\x18\n\x14\x43OLUMN_KIND_CATEGORY\x10\x02*\x99\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x19\n\x15VERSION_STATE_SERVING\x10\x02\x12\x18\n\x14VERSION_STATE_FAILED\x10\x03\x12\x1a\n\x16VERSION_STATE_UNLOADED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dropserve.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASK']._serialized_start=542
-  _globals['_TASK']._serialized_end=629
-  _globals['_COLUMNKIND']._serialized_start=631
-  _globals['_COLUMNKIND']._serialized_end=722
-  _globals['_VERSIONSTATE']._serialized_start=725
-  _globals['_VERSIONSTATE']._serialized_end=878
+  _globals['_TASK']._serialized_start=562
+  _globals['_TASK']._serialized_end=649
+  _globals['_COLUMNKIND']._serialized_start=651
+  _globals['_COLUMNKIND']._serialized_end=742
+  _globals['_VERSIONSTATE']._serialized_start=745
+  _globals['_VERSIONSTATE']._serialized_end=898
   _globals['_COLUMN']._serialized_start=42
   _globals['_COLUMN']._serialized_end=135
   _globals['_MODELINFO']._serialized_start=138
-  _globals['_MODELINFO']._serialized_end=413
-  _globals['_VERSIONSTATUS']._serialized_start=415
-  _globals['_VERSIONSTATUS']._serialized_end=540
+  _globals['_MODELINFO']._serialized_end=433
+  _globals['_VERSIONSTATUS']._serialized_start=435
+  _globals['_VERSIONSTATUS']._serialized_end=560
 # @@protoc_insertion_point(module_scope)

@@ -156,6 +156,7 @@ class ModelInfo(_message.Message):
     PREDICTS_NOISE_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
+    CALIBRATED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The model's name: the name of its folder in the repository."""
     version: _builtins.str
@@ -176,6 +177,8 @@ class ModelInfo(_message.Message):
     """The ONNX Runtime execution provider that answers deterministic requests,
     e.g. "CPUExecutionProvider" or "CUDAExecutionProvider".
     """
+    calibrated: _builtins.bool
+    """Whether predictions may be asked for an interval, or a prediction set, of a given coverage."""
     @_builtins.property
     def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of the input columns, in the order of the columns of PredictRequest.inputs.
@@ -214,10 +217,11 @@ class ModelInfo(_message.Message):
         predicts_noise: _builtins.bool = ...,
         provider: _builtins.str = ...,
         columns: _abc.Iterable[Global___Column] | None = ...,
+        calibrated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "drop_rates", b"drop_rates", "feature_names", b"feature_names", "is_default", b"is_default", "monte_carlo_unavailable", b"monte_carlo_unavailable", "name", b"name", "output_names", b"output_names", "predicts_noise", b"predicts_noise", "provider", b"provider", "task", b"task", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibrated", b"calibrated", "columns", b"columns", "drop_rates", b"drop_rates", "feature_names", b"feature_names", "is_default", b"is_default", "monte_carlo_unavailable", b"monte_carlo_unavailable", "name", b"name", "output_names", b"output_names", "predicts_noise", b"predicts_noise", "provider", b"provider", "task", b"task", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
