@@ -220,3 +220,22 @@ def test_a_diverging_fold_names_the_calibration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"diverged"):
         trained(tmp_path, calibration="cv", optimizer="sgd", learning_rate=1e9, loss="mse")
     assert not list(tmp_path.iterdir())
+
+
+def test_categories_and_missing_values_are_calibrated_through_the_graph(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    colours, values = random.choice(["red", "green", "blue"], size=120), random.normal(size=120)
+    texts = ["" if row % 9 == 0 else f"{value:.3f}" for row, value in enumerate(values)]
+    y = values + 2.0 * (colours == "red")
+    lines = [f"{colour},{text},{target:.3f}" for colour, text, target in zip(colours, texts, y, strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["colour,size,y", *lines]) + "\n")
+    for calibration in ("cv", 0.3):
+        options = RECIPE | {"calibration": calibration}
+        job = Job(
+            str(tmp_path / "table.csv"), "m", tmp_path, ("y",), config=TrainingConfig.from_mapping(options)
+        )
+        outcome = train(job)
+        assert record_of(outcome).rows == (120 if calibration == "cv" else 36)
+        model: Any = load(outcome.folder, device="cpu")
+        answer = model.predict(outcome.table.features, passes=20, interval=0.8)
+        assert np.isfinite(answer.interval_upper).all()
