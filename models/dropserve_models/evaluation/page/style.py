@@ -35,6 +35,7 @@ h3 { font-size: 1rem; margin: 0 0 .6rem; }
   padding: .6rem 1rem; overflow-wrap: anywhere;
 }
 .scroll { overflow-x: auto; }
+.scroll + .scroll { margin-top: 2.4rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .94rem; }
 th, td { padding: .34rem 1.1rem; text-align: right; white-space: nowrap; }
 thead th { border-bottom: 1px solid var(--faint); color: var(--soft); font-weight: 500; font-size: .85rem; }
