@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dropserve_models.calibration import CalibrationRecord
     from dropserve_models.training.crossvalidate import CrossValidation
+    from dropserve_models.training.job import Outcome
     from dropserve_models.training.search.options import SearchOptions
-    from dropserve_models.training.trainer import Outcome
 
 _PREFIX = "dropserve train:"
 
@@ -170,7 +170,8 @@ def _train(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dropserve_models.errors import CheckpointError, ConfigError, DataError, DeviceError, ModelsError
     from dropserve_models.training.config import TrainingConfig, read_toml
-    from dropserve_models.training.trainer import Job, train
+    from dropserve_models.training.job import Job
+    from dropserve_models.training.trainer import train
 
     def warn(message: str) -> None:
         print(f"{_PREFIX} warning: {message}", file=sys.stderr)

@@ -16,7 +16,8 @@ import dropserve_models
 from dropserve_client import AsyncClient, Client, Column, InputError
 from dropserve_client.cli.main import main
 from dropserve_models.training.config import TrainingConfig
-from dropserve_models.training.trainer import Job, train
+from dropserve_models.training.job import Job
+from dropserve_models.training.trainer import train
 from support.prediction_client import Asker, array_of
 from support.server_process import ServerProcess, server_process
 

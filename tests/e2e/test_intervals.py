@@ -16,7 +16,8 @@ from dropserve.v1.prediction_pb2 import MonteCarlo
 from dropserve_client import AsyncClient, Client, InputError, IntervalUnavailable
 from dropserve_models import load
 from dropserve_models.training.config import TrainingConfig
-from dropserve_models.training.trainer import Job, Outcome, train
+from dropserve_models.training.job import Job, Outcome
+from dropserve_models.training.trainer import train
 from support.open_inference import arrays_of, infer_request
 from support.prediction_client import Asker, array_of, request
 from support.server_process import ServerProcess, server_process

@@ -10,6 +10,7 @@ import pytest
 from dropserve_models import cli
 from dropserve_models.training import trainer
 from dropserve_models.training.config import TrainingConfig
+from dropserve_models.training.job import Job
 
 FAST = ["--epochs", "2", "--hidden", "8"]
 
@@ -92,7 +93,7 @@ def test_the_help_tells_the_defaults(name: str, metavar: str, text: str) -> None
 def test_flags_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[TrainingConfig] = []
 
-    def record(job: trainer.Job, **_: object) -> None:
+    def record(job: Job, **_: object) -> None:
         seen.append(job.config)
         raise KeyboardInterrupt
 

@@ -17,7 +17,8 @@ from sklearn.datasets import load_diabetes, load_iris
 
 from dropserve_models import evaluate_cli, load
 from dropserve_models.training.config import TrainingConfig
-from dropserve_models.training.trainer import Job, train
+from dropserve_models.training.job import Job
+from dropserve_models.training.trainer import train
 
 FAST = TrainingConfig(epochs=3, hidden=(8,))
 

@@ -221,6 +221,7 @@ def test_a_model_is_described(tmp_path: Path) -> None:
             "drop_rates": [0.5],
             "error_bar_outputs": [],
             "error_bars_unavailable": "no dropout",
+            "interval_outputs": [],
         }
         service.model.monte_carlo_unavailable = None
         metadata = await service.open_inference.ModelMetadata(pb.ModelMetadataRequest(name="fake"))

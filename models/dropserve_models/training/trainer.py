@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import io
-import json
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import replace
 from typing import TextIO
 
 import numpy as np
 
 from dropserve_models import publishing
-from dropserve_models.calibration import CalibrationRecord
 from dropserve_models.errors import ArtifactError, ConfigError
 from dropserve_models.evaluation.learning import METRICS_FILE
-from dropserve_models.inference.deterministic import Device
-from dropserve_models.manifest import ColumnRecord, Manifest, TrainingRecord, sha256_of
+from dropserve_models.manifest import sha256_of
 from dropserve_models.training import export
-from dropserve_models.training.calibrate import Calibrated, Calibrator
+from dropserve_models.training.calibrate import Calibrator
 from dropserve_models.training.checkpoint import CheckpointFolder
-from dropserve_models.training.config import TrainingConfig
-from dropserve_models.training.crossvalidate import CrossValidation, cross_validate
+from dropserve_models.training.crossvalidate import cross_validate
 from dropserve_models.training.curve import draw_learning_curve
-from dropserve_models.training.fit import Epoch, History
+from dropserve_models.training.job import Job, Outcome
 from dropserve_models.training.metrics import metrics_of
 from dropserve_models.training.pipelines import Fit, fit_pipelines
 from dropserve_models.training.progress import Progress, StatusLine
 from dropserve_models.training.randomness import derive
+from dropserve_models.training.record import library_versions, manifest_of, metrics_json
 from dropserve_models.training.search.found import Found
 from dropserve_models.training.search.options import SearchOptions
 from dropserve_models.training.search.report import settings
@@ -43,84 +37,6 @@ from dropserve_models.training.task import Goal, recognise
 LEARNING_CURVE_FILE = "learning_curve.png"
 CROSS_VALIDATION_FILE = "cross_validation.json"
 SEARCH_FILE = "search.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to train on, and where to publish it.
-
-    Attributes
-    ----------
-    data : str
-        A .csv, .tsv, .parquet or .npz file, or ``sklearn:NAME``.
-    name : str
-        Of the model.
-    repository : Path
-        Where its next version goes.
-    targets : tuple of str
-        Columns to predict, by name or by number (1 is the first, -1 the last).
-    header : bool
-        Whether the first line of a .csv or .tsv file names the columns.
-    categorical : tuple of str
-        Columns whose numbers are the names of categories, by name or by number.
-    config : TrainingConfig
-    folds : int
-        Of a cross-validation beforehand, at least 2; 0 for none.
-    repeats : int
-        Of the cross-validation.
-    checkpoint : Path or None
-        A folder to keep the state of the run in, and to go on from: a run that was killed continues to the
-        same result when it is started again. Emptied when the model is published.
-    device : {"auto", "cpu", "cuda"}
-    search : SearchOptions or None
-        Choose settings first, on folds of the rows that are then all learned from, for all epochs; those held
-        out for validation are not seen by it. Options that `config` was made with are kept.
-    """
-
-    data: str
-    name: str
-    repository: Path
-    targets: tuple[str, ...] = ()
-    header: bool = True
-    categorical: tuple[str, ...] = ()
-    config: TrainingConfig = field(default_factory=TrainingConfig)
-    folds: int = 0
-    repeats: int = 1
-    checkpoint: Path | None = None
-    device: Device = "auto"
-    search: SearchOptions | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a training run came to.
-
-    Attributes
-    ----------
-    folder : Path
-        The version that was published.
-    metrics : dict of str to float
-        Deterministic, on the validation rows, through the exported graph; none where none were held out.
-    seconds : float
-        Spent in the training loop.
-    cross_validation : CrossValidation or None
-    cross_validation_seconds : float
-    found : Found or None
-        What the search came to.
-    calibration : CalibrationRecord or None
-    """
-
-    folder: Path
-    goal: Goal
-    table: Table
-    split: Split
-    history: History
-    metrics: dict[str, float]
-    seconds: float
-    cross_validation: CrossValidation | None = None
-    cross_validation_seconds: float = 0.0
-    found: Found | None = None
-    calibration: CalibrationRecord | None = None
 
 
 def train(
@@ -213,10 +129,12 @@ def train(
     model_bytes = export.export(pipeline)
     export.verify(model_bytes, pipeline, table.features[split.training])
     metrics = _metrics(model_bytes, table, goal, split)
-    manifest = _manifest(job, table, calibrated, metrics, cross_validation, found, sha256_of(model_bytes))
+    manifest = manifest_of(
+        job.config, table, calibrated, metrics, cross_validation, found, sha256_of(model_bytes)
+    )
     files = {
         LEARNING_CURVE_FILE: draw_learning_curve(history, title=job.name),
-        METRICS_FILE: _metrics_json(goal, split, history, metrics),
+        METRICS_FILE: metrics_json(goal, split, history, metrics),
     }
     if cross_validation is not None:
         files[CROSS_VALIDATION_FILE] = cross_validation.to_json()
@@ -289,7 +207,7 @@ def _checkpoints(job: Job, table: Table, warn: Callable[[str], None]) -> Checkpo
         "config": job.config.model_dump(mode="json"),
         "folds": [job.folds, job.repeats],
         "device": job.device,
-        "versions": _versions(),
+        "versions": library_versions(),
     }
     checkpoints = CheckpointFolder(job.checkpoint, run)
     if checkpoints.check():
@@ -306,57 +224,3 @@ def _metrics(model_bytes: bytes, table: Table, goal: Goal, split: Split) -> dict
     if not len(split.validation):
         return {}
     return metrics_of(export.run(model_bytes, table.features[split.validation]), goal, split.validation)
-
-
-def _versions() -> dict[str, str]:
-    libraries = ("dropserve", "torch", "numpy", "onnx")
-    return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
-
-
-def _manifest(
-    job: Job,
-    table: Table,
-    calibrated: Calibrated,
-    metrics: dict[str, float],
-    cross_validation: CrossValidation | None,
-    found: Found | None,
-    sha256: str,
-) -> Manifest:
-    record = TrainingRecord(
-        data_fingerprint=table.fingerprint(),
-        rows=table.rows,
-        seed=job.config.seed,
-        versions=_versions(),
-        metrics=metrics,
-        config=job.config.model_dump(mode="json"),
-        cross_validation=None if cross_validation is None else cross_validation.record(),
-        search=None if found is None else found.record(),
-    )
-    pipeline = calibrated.pipeline
-    return Manifest(
-        task=pipeline.task,
-        feature_names=pipeline.feature_names,
-        columns=tuple(ColumnRecord(**asdict(column)) for column in table.columns),
-        output_names=pipeline.output_names,
-        drop_rates=tuple(rate for rate in pipeline.drop_rates if rate > 0.0),
-        predicts_noise=pipeline.predicts_noise,
-        training=record,
-        calibration=calibrated.record,
-        sha256=sha256,
-    )
-
-
-def _metrics_json(goal: Goal, split: Split, history: History, metrics: dict[str, float]) -> bytes:
-    def line(epoch: Epoch | None) -> dict[str, float] | None:
-        return None if epoch is None else asdict(epoch)
-
-    document = {
-        "task": goal.task,
-        "training_rows": len(split.training),
-        "validation_rows": len(split.validation),
-        "validation": metrics,
-        "score": history.metric,
-        "kept": line(history.best),
-        "epochs": [line(epoch) for epoch in history.epochs],
-    }
-    return json.dumps(document, indent=1).encode() + b"\n"

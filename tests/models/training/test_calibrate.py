@@ -15,7 +15,8 @@ from dropserve_models.conformal import classification_scores, rank, regression_s
 from dropserve_models.errors import ConfigError, DataError
 from dropserve_models.training.calibrate import FEW_ROWS, HELD_OUT, MANY_ROWS, resolve
 from dropserve_models.training.config import TrainingConfig
-from dropserve_models.training.trainer import Job, Outcome, train
+from dropserve_models.training.job import Job, Outcome
+from dropserve_models.training.trainer import train
 from dropserve_models.training.tuning import PASSES
 
 RECIPE: dict[str, Any] = {"hidden": (24,), "epochs": 12, "hidden_drop": (0.2,), "learning_rate": 0.02}

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from dropserve_models.training.config import TrainingConfig
-from dropserve_models.training.trainer import Job, train
+from dropserve_models.training.job import Job
+from dropserve_models.training.trainer import train
 
 TIMEOUT = 60.0
 

@@ -15,10 +15,11 @@ from dropserve_models.manifest import sha256_of
 from dropserve_models.training import export, trainer
 from dropserve_models.training.checkpoint import Checkpoint
 from dropserve_models.training.config import TrainingConfig
+from dropserve_models.training.job import Job
 from dropserve_models.training.search.contest import Contest
 from dropserve_models.training.search.options import SearchOptions
 from dropserve_models.training.search.search import search
-from dropserve_models.training.trainer import Job, train
+from dropserve_models.training.trainer import train
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

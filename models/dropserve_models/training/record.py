@@ -1,0 +1,76 @@
+"""What is written down of a training run, beside the model."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+
+from dropserve_models.manifest import ColumnRecord, Manifest, TrainingRecord
+from dropserve_models.training.calibrate import Calibrated
+from dropserve_models.training.config import TrainingConfig
+from dropserve_models.training.crossvalidate import CrossValidation
+from dropserve_models.training.fit import Epoch, History
+from dropserve_models.training.search.found import Found
+from dropserve_models.training.split import Split
+from dropserve_models.training.table import Table
+from dropserve_models.training.task import Goal
+
+
+def library_versions() -> dict[str, str]:
+    """Of what the bytes of a model depend on, by name."""
+    libraries = ("dropserve", "torch", "numpy", "onnx")
+    return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
+
+
+def manifest_of(
+    config: TrainingConfig,
+    table: Table,
+    calibrated: Calibrated,
+    metrics: dict[str, float],
+    cross_validation: CrossValidation | None,
+    found: Found | None,
+    sha256: str,
+) -> Manifest:
+    """The manifest of a model trained on `table`, whose file has the digest `sha256`."""
+    record = TrainingRecord(
+        data_fingerprint=table.fingerprint(),
+        rows=table.rows,
+        seed=config.seed,
+        versions=library_versions(),
+        metrics=metrics,
+        config=config.model_dump(mode="json"),
+        cross_validation=None if cross_validation is None else cross_validation.record(),
+        search=None if found is None else found.record(),
+    )
+    pipeline = calibrated.pipeline
+    return Manifest(
+        task=pipeline.task,
+        feature_names=pipeline.feature_names,
+        columns=tuple(ColumnRecord(**asdict(column)) for column in table.columns),
+        output_names=pipeline.output_names,
+        drop_rates=tuple(rate for rate in pipeline.drop_rates if rate > 0.0),
+        predicts_noise=pipeline.predicts_noise,
+        training=record,
+        calibration=calibrated.record,
+        sha256=sha256,
+    )
+
+
+def metrics_json(goal: Goal, split: Split, history: History, metrics: dict[str, float]) -> bytes:
+    """The metrics on the validation rows, and every epoch."""
+
+    def line(epoch: Epoch | None) -> dict[str, float] | None:
+        return None if epoch is None else asdict(epoch)
+
+    document = {
+        "task": goal.task,
+        "training_rows": len(split.training),
+        "validation_rows": len(split.validation),
+        "validation": metrics,
+        "score": history.metric,
+        "kept": line(history.best),
+        "epochs": [line(epoch) for epoch in history.epochs],
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"
