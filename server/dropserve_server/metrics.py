@@ -94,6 +94,19 @@ class ModelMetrics:
         self.latest = time()
 
 
+class FailureMetrics:
+    """The handles of requests that fail in the same way."""
+
+    def __init__(self, families: Metrics, model: str, version: str, mode: Mode, code: str) -> None:
+        self._requests = families.requests.labels(model, version, mode, code)
+        self._duration = families.request_duration.labels(model, mode)
+
+    def observe(self, seconds: float) -> None:
+        """Count one, and the time it took."""
+        self._requests.inc()
+        self._duration.observe(seconds)
+
+
 class _Registry(CollectorRegistry):
     """Flushes what is counted in tallies before it is read."""
 
@@ -123,6 +136,9 @@ class Metrics:
         self.inflight = 0
         self._live: list[tuple[Gauge, Callable[[], float]]] = []
         self._models: dict[tuple[str, str], ModelMetrics] = {}
+        # Under overload most requests are refused, and that must cost little.
+        self._failures: dict[tuple[str, str, Mode, str], FailureMetrics] = {}
+        self._rejections: dict[tuple[str, str], Counter] = {}
         self._flushing = threading.Lock()
         self.registry = _Registry(self.flush)
         registry = self.registry
@@ -245,6 +261,20 @@ class Metrics:
         """The handles of one version; call it once, when the version is loaded."""
         with self._flushing:
             return self._models.setdefault((model, version), ModelMetrics(self, model, version))
+
+    def failure(self, model: str, version: str, mode: Mode, code: str) -> FailureMetrics:
+        """The handles of requests that fail in this way."""
+        key = (model, version, mode, code)
+        if key not in self._failures:
+            self._failures[key] = FailureMetrics(self, *key)
+        return self._failures[key]
+
+    def rejection(self, model: str, reason: str) -> Counter:
+        """The count of requests refused for this reason."""
+        key = (model, reason)
+        if key not in self._rejections:
+            self._rejections[key] = self.rejected.labels(*key)
+        return self._rejections[key]
 
     def flush(self) -> None:
         """Hand what was counted on to the families. Any thread may; reading `registry` does."""

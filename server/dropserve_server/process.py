@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import disable_created_metrics
 
 from dropserve_models.inference.deterministic import available_cores
+from dropserve_server.memory import keep_freed
 
 if TYPE_CHECKING:
     from dropserve_server.server import Ending
@@ -35,6 +36,7 @@ def prepare(settings: Settings) -> Settings:
     at_once = 1 if settings.threads else settings.monte_carlo_workers
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads // at_once)))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    keep_freed()
     # How long a thread keeps the interpreter from the others that wait for it. gRPC hands events to the event
     # loop from a thread of its own, and Monte Carlo's threads are there beside them.
     sys.setswitchinterval(_SWITCH_SECONDS)

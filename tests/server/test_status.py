@@ -68,7 +68,18 @@ def test_a_full_queue_tells_when_to_try_again() -> None:
     (detail,) = Status.FromString(packed).details
     retry = RetryInfo()
     assert detail.Unpack(retry)
-    assert retry.retry_delay.ToMilliseconds() == 1235
+    assert retry.retry_delay.ToMilliseconds() == 1300  # never too soon, and the same for many
+
+
+@pytest.mark.parametrize(
+    ("seconds", "milliseconds"),
+    [(0, 0), (0.0001, 1), (0.099, 99), (0.1001, 110), (9.91, 10_000), (12.3, 13_000)],
+)
+def test_the_delay_before_another_try_is_rounded_up(seconds: float, milliseconds: int) -> None:
+    ((_, packed),) = status_of(QueueFull("why", seconds)).trailing_metadata
+    retry = RetryInfo()
+    assert Status.FromString(packed).details[0].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == milliseconds
 
 
 @pytest.mark.parametrize(

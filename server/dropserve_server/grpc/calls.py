@@ -152,12 +152,11 @@ class Call:
             code = grpc.StatusCode.DEADLINE_EXCEEDED
         outcome = self._outcome(code, finished, error)
         families = self._calls.metrics
-        families.requests.labels(outcome.model, outcome.version, self._mode, code.name).inc()
-        families.request_duration.labels(outcome.model, self._mode).observe(seconds)
+        families.failure(outcome.model, outcome.version, self._mode, code.name).observe(seconds)
         if self.served is not None:
             self.served.metrics.failed(seconds)
         if reason := _rejection(error):
-            families.rejected.labels(outcome.model, reason).inc()
+            families.rejection(outcome.model, reason).inc()
         self._calls.tell(outcome)
 
     def _outcome(self, code: grpc.StatusCode, finished: float, error: BaseException | None = None) -> Outcome:

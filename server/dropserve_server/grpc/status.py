@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from dataclasses import fields
+from functools import lru_cache
 from math import ceil
 
 import grpc
@@ -81,13 +82,25 @@ def message_of(error: BaseException) -> str:
 
 def status_of(error: BaseException) -> grpc.Status:
     """The status, with details: google.rpc.BadRequest of a wrong field, RetryInfo where the queue is full."""
-    message, field = message_of(error), field_of(error)
-    status = Status(code=code_of(error).value[0], message=message)
+    retry = _coarse(error.retry_seconds) if isinstance(error, QueueFull) else None
+    return _status(code_of(error).value[0], message_of(error), field_of(error), retry)
+
+
+def _coarse(seconds: float) -> int:
+    """In milliseconds, rounded up to two digits or so: refusals that come together are then all the same."""
+    milliseconds = ceil(1000 * seconds)
+    step = 10 ** max(0, len(str(milliseconds)) - 2)
+    return -(-milliseconds // step) * step
+
+
+@lru_cache(maxsize=256)  # a server that has too much to do says the same to many
+def _status(code: int, message: str, field: str, retry_milliseconds: int | None) -> grpc.Status:
+    status = Status(code=code, message=message)
     if field:
         violation = BadRequest.FieldViolation(field=field, description=message)
         status.details.add().Pack(BadRequest(field_violations=[violation]))
-    if isinstance(error, QueueFull):
+    if retry_milliseconds is not None:
         retry = RetryInfo()
-        retry.retry_delay.FromMilliseconds(ceil(1000 * error.retry_seconds))
+        retry.retry_delay.FromMilliseconds(retry_milliseconds)
         status.details.add().Pack(retry)
     return to_status(status)
