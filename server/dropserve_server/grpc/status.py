@@ -89,7 +89,7 @@ def status_of(error: BaseException) -> grpc.Status:
 def _coarse(seconds: float) -> int:
     """In milliseconds, rounded up to two digits or so: refusals that come together are then all the same."""
     milliseconds = ceil(1000 * seconds)
-    step = 10 ** max(0, len(str(milliseconds)) - 2)
+    step: int = 10 ** max(0, len(str(milliseconds)) - 2)
     return -(-milliseconds // step) * step
 
 
