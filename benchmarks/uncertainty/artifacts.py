@@ -1,53 +1,100 @@
-"""Models fitted side by side, exported, and asked for predictions as an application would."""
+"""Models fitted side by side, calibrated, published, and asked for predictions as an application would."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dropserve_models import load
+from dropserve_models.manifest import Manifest, sha256_of
 from dropserve_models.model import Model
+from dropserve_models.publishing import publish
 from dropserve_models.training import export
+from dropserve_models.training.calibrate import Calibrator
 from dropserve_models.training.config import TrainingConfig
-from dropserve_models.training.pipelines import Fit, fit_pipelines
-from dropserve_models.training.split import Split
+from dropserve_models.training.pipelines import Fit, Fitted, fit_pipelines
+from dropserve_models.training.randomness import derive
+from dropserve_models.training.split import Split, split_rows
 from dropserve_models.training.table import Table
 from dropserve_models.training.task import Goal
 
 
-def exported(
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A model fitted to a split's training rows, and what calibrates it on them.
+
+    Attributes
+    ----------
+    fitted : Fitted
+    calibrator : Calibrator
+        Knows the split's training rows alone, and counts them from 0.
+    chosen_by : ndarray
+        Those, so counted, that no weights were learned from and the epoch was chosen by.
+    """
+
+    fitted: Fitted
+    calibrator: Calibrator
+    chosen_by: np.ndarray[tuple[int], np.dtype[np.intp]]
+
+
+def fit(
     table: Table, goal: Goal, splits: Sequence[Split], configs: Sequence[TrainingConfig], seed: int = 0
-) -> Iterator[Model]:
-    """One model for each split, in turn, which has learned from all the split's training rows.
+) -> list[Learned]:
+    """Learn from each split's training rows, as the trainer does.
 
     Where a configuration holds nothing out (`validation` 0) every epoch is run; otherwise a part of the
     training rows chooses the epoch.
+    """
+    seeds = np.random.SeedSequence(seed).spawn(len(splits))
+    fits, calibrators, chosen_by = [], [], []
+    for split, config, child in zip(splits, configs, seeds, strict=True):
+        fit_seed, split_seed, calibration_seed = derive(child, 3)
+        own_table, own_goal = _rows(table, goal, split)
+        calibrator = Calibrator(own_table, own_goal, config, calibration_seed)
+        random = np.random.default_rng(split_seed)
+        part = split_rows(own_goal, config.validation, random, calibrator.rows_to_learn_from)
+        rows = Split(split.training[part.training], split.training[part.validation])
+        fits.append(Fit(rows, config, fit_seed))
+        calibrators.append(calibrator)
+        chosen_by.append(part.validation)
+    fitted = fit_pipelines(table, goal, fits, device="cpu")
+    return [Learned(*one) for one in zip(fitted, calibrators, chosen_by, strict=True)]
+
+
+def opened(learned: Sequence[Learned]) -> Iterator[Model]:
+    """Calibrate, publish and load each model in turn, as its configuration says.
 
     Yields
     ------
     Model
-        Loaded from its artifact; to be used before the next one is asked for.
+        To be used before the next one is asked for.
     """
-    seeds = np.random.SeedSequence(seed).spawn(len(splits))
-    fits = [
-        Fit(_held_out(split, config, child), config, child)
-        for split, config, child in zip(splits, configs, seeds, strict=True)
-    ]
-    for fitted in fit_pipelines(table, goal, fits, device="cpu"):
-        fitted.check_converged()
-        with tempfile.TemporaryDirectory() as folder:
-            version = Path(folder) / "model" / "1"
-            version.mkdir(parents=True)
-            (version / "model.onnx").write_bytes(export.export(fitted.pipeline))
-            yield load(version, device="cpu", threads=1)
+    for one in learned:
+        one.fitted.check_converged()
+        calibrated = one.calibrator.calibrate(one.fitted, one.chosen_by, device="cpu")
+        pipeline = calibrated.pipeline
+        model_bytes = export.export(pipeline)
+        manifest = Manifest(
+            task=pipeline.task,
+            feature_names=pipeline.feature_names,
+            output_names=pipeline.output_names,
+            drop_rates=tuple(rate for rate in pipeline.drop_rates if rate > 0.0),
+            predicts_noise=pipeline.predicts_noise,
+            calibration=calibrated.record,
+            sha256=sha256_of(model_bytes),
+        )
+        with tempfile.TemporaryDirectory() as repository:
+            yield load(publish(repository, "model", model_bytes, manifest), device="cpu", threads=1)
 
 
-def _held_out(split: Split, config: TrainingConfig, seed: np.random.SeedSequence) -> Split:
-    if config.validation == 0.0:
-        return Split(split.training, split.training[:0])
-    order = np.random.default_rng(seed).permutation(split.training)
-    count = round(config.validation * len(order))
-    return Split(np.sort(order[count:]), np.sort(order[:count]))
+def _rows(table: Table, goal: Goal, split: Split) -> tuple[Table, Goal]:
+    """A split's training rows as a table of their own."""
+    rows = split.training
+    targets = tuple(replace(target, values=target.values[rows]) for target in table.targets)
+    return (
+        replace(table, features=table.features[rows], targets=targets),
+        replace(goal, values=goal.values[rows]),
+    )

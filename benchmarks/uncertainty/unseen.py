@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.uncertainty.artifacts import exported
+from benchmarks.uncertainty.artifacts import fit, opened
 from benchmarks.uncertainty.effort import Effort
 from benchmarks.uncertainty.figures import Figures
 from benchmarks.uncertainty.rivals import RIVALS
@@ -55,7 +55,7 @@ def _error(values: Scores) -> float:
 def _scores(
     table: Table, goal: Goal, splits: Sequence[Split], configs: Sequence[TrainingConfig], passes: int
 ) -> Scores:
-    models = exported(table, goal, splits, configs)
+    models = opened(fit(table, goal, splits, configs))
     scores = [
         _log_likelihoods(model, table, goal, split.validation, passes)
         for model, split in zip(models, splits, strict=True)

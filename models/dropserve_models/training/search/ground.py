@@ -18,6 +18,7 @@ from dropserve_models.training.fit import Epoch
 from dropserve_models.training.pipelines import Fit, Fitted, fit_pipelines, layout_of
 from dropserve_models.training.randomness import derive
 from dropserve_models.training.search.board import Trial
+from dropserve_models.training.search.calibrated import calibrated
 from dropserve_models.training.search.scoring import monte_carlo_scores
 from dropserve_models.training.split import Split
 from dropserve_models.training.table import Table
@@ -49,6 +50,8 @@ class Ground:
         Of a repeat.
     first : int
         Folds that say whether a setting deserves the others.
+    calibrates : bool
+        Whether settings are judged as they would be published with a factor that was fitted beside them.
     """
 
     table: Table
@@ -58,6 +61,7 @@ class Ground:
     first: int
     seed: np.random.SeedSequence
     device: Device
+    calibrates: bool = False
 
     @classmethod
     def lay_out(
@@ -67,6 +71,8 @@ class Ground:
         rows: Index,
         seed: np.random.SeedSequence,
         device: Device,
+        *,
+        calibrates: bool = False,
     ) -> Ground:
         """Deal the rows: the fewer there are, the more folds and repeats are needed and affordable."""
         folds, first, repeats = min(5, len(rows)), 2, MOST_REPEATS
@@ -76,7 +82,7 @@ class Ground:
         parts = make_folds(goal, folds, repeats, np.random.default_rng(fold_seed), rows)
         if len(rows) > 20_000:
             parts, folds, first = parts[:1], 1, 1
-        return cls(table, goal, parts, folds, first, seed, device)
+        return cls(table, goal, parts, folds, first, seed, device, calibrates)
 
     def work(self, config: TrainingConfig) -> float:
         """What a fit takes, in multiplications."""
@@ -126,11 +132,15 @@ class Ground:
         """Monte Carlo metrics of what `fit` gave, on the rows held out or on those learned from."""
         if not fitted:
             return {}
-        rows = [self.parts[fold][0 if on_training_rows else 1] for _, fold in fitted]
         (seed,) = derive(
             np.random.SeedSequence(self.seed.entropy, spawn_key=(*self.seed.spawn_key, 1 << 20)), 1
         )
-        scores = monte_carlo_scores(list(fitted.values()), rows, self.table, self.goal, PASSES, seed)
+        models = list(fitted.values())
+        if self.calibrates and not on_training_rows:  # there, it shows how well it thinks it is doing
+            held_out = [self.parts[fold][1] for _, fold in fitted]
+            models = calibrated(models, held_out, [place for place, _ in fitted], self.table, self.goal, seed)
+        rows = [self.parts[fold][0 if on_training_rows else 1] for _, fold in fitted]
+        scores = monte_carlo_scores(models, rows, self.table, self.goal, PASSES, seed)
         return dict(zip(fitted, scores, strict=True))
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dropserve_models.training.batches import Index, padded
 from dropserve_models.training.losses import GaussianNoise
-from dropserve_models.training.masks import MaskStream
 from dropserve_models.training.pipelines import Fitted
 from dropserve_models.training.randomness import derive
+from dropserve_models.training.search.passes import passes_of
 from dropserve_models.training.table import Table
 from dropserve_models.training.task import Goal
 from dropserve_models.training.threads import limited_threads
@@ -75,35 +75,16 @@ class _Sums:
     def __init__(self, fitted: Sequence[Fitted], index: Index) -> None:
         self._fitted = fitted
         self._index = index
-        self._network = fitted[0].pipeline.network.holding(
-            torch.cat([one.pipeline.network.parameters for one in fitted])
-        )
 
     def measure(
         self, table: Table, goal: Goal, passes: int, seed: np.random.SeedSequence
     ) -> dict[str, NDArray[np.float64]]:
         """Terms of each metric's mean, [members, rows]."""
         with torch.inference_mode():
-            outputs = self._passes(table, passes, seed)
+            outputs = passes_of(self._fitted, self._index, table, passes, seed)
             if goal.is_classification:
                 return self._classes(outputs, torch.from_numpy(goal.values[self._index].astype(np.int64)))
             return self._numbers(outputs, goal.values[self._index].astype(np.float64))
-
-    def _passes(self, table: Table, passes: int, seed: np.random.SeedSequence) -> Iterator[Tensor]:
-        """Outputs of each pass, [members, rows, outputs]."""
-        x = torch.from_numpy(
-            np.stack(
-                [
-                    one.pipeline.encoding.apply(table.features[rows])
-                    for one, rows in zip(self._fitted, self._index, strict=True)
-                ]
-            )
-        )
-        rates = [one.pipeline.drop_rates for one in self._fitted]
-        masks = MaskStream(rates, self._network.sizes[:-1], derive(seed, len(rates)))
-        drops = any(rate > 0.0 for row in rates for rate in row)
-        for _ in range(passes if drops else 1):
-            yield self._network.forward(x, masks.draw(x.shape[1]))
 
     def _classes(self, outputs: Iterator[Tensor], classes: Tensor) -> dict[str, NDArray[np.float64]]:
         total, count = torch.zeros(()), 0
@@ -124,12 +105,16 @@ class _Sums:
         spread = np.stack([scaling.std for scaling in scalings if scaling is not None])[:, None]
         truth = torch.from_numpy(((targets - centre) / spread).astype(np.float32))
         objective = self._fitted[0].pipeline.objective
+        ones = np.ones(targets.shape[2], np.float32)
+        scales = [one.pipeline.noise_scale for one in self._fitted]
+        scale = torch.from_numpy(np.log([[ones if one is None else one] for one in scales]))
         total, density, count = torch.zeros(()), torch.full((), -math.inf), 0
         for count, output in enumerate(outputs, 1):  # noqa: B007 - the number of passes is needed after
             if not isinstance(objective, GaussianNoise):
                 total = total + output
                 continue
             mean, log_variance = objective.split(output)
+            log_variance = log_variance + scale
             total = total + mean
             squares = (truth - mean).square() * torch.exp(-log_variance)
             density = torch.logaddexp(density, -0.5 * (squares + log_variance))

@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 from scipy.stats import qmc
+from threadpoolctl import threadpool_limits
 
 from dropserve_models.errors import ConfigError
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.training.batches import Index
+from dropserve_models.training.calibrate import resolve
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.randomness import derive
 from dropserve_models.training.search.contest import Contest
@@ -75,16 +77,20 @@ def search(
         )
     rows = np.arange(table.rows) if rows is None else rows
     ground_seed, seed = derive(seed, 2)
-    ground = Ground.lay_out(table, goal, rows, ground_seed, device)
+    method = resolve(config.calibration, len(rows))
+    calibrates = method == "cv" or (method != "none" and config.validation > 0.0)
+    ground = Ground.lay_out(table, goal, rows, ground_seed, device, calibrates=calibrates)
     given = config.given if given is None else given
     space = Space(config.model_copy(update={"validation": 0.0}), given, len(ground.parts[0][0]))
     run = _Search(Contest(ground, space, metric, budget, on_progress), np.random.default_rng(seed))
     stopped: Stop = "interrupted"
     try:
-        run.without_dropout()
-        run.explore()
-        run.refine()
-        run.compare_finalists()
+        # The matrices of some hundred trials: on a busy machine, BLAS's threads wait for each other.
+        with threadpool_limits(1, user_api="blas"):
+            run.without_dropout()
+            run.explore()
+            run.refine()
+            run.compare_finalists()
         stopped = budget.bound
     except KeyboardInterrupt:
         if not run.contest.eligible():
