@@ -95,13 +95,15 @@ clean: ## Remove everything that make made
 	rm -rf $(VENV) $(CLIENT_VENV) $(TRITONCLIENT_VENV) $(KSERVE_VENV) $(PROTO_VENV) build dist repository tour
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# pip comes from the constraints file first: reading [dependency-groups] needs 25.1 or newer.
+# pip comes from the constraints file first: reading [dependency-groups] needs 25.1 or newer. The checkout itself
+# comes with the packages, as after 'make develop': a copy of it would hide later changes from who tests the
+# sources. What tests the wheel installs it anew, since dist/.built depends on this.
 $(VENV)/.packages: pyproject.toml constraints.txt
 	$(if $(PYTHON),,$(error dropserve needs Python 3.11 or newer: install it, or name it with PYTHON=/path/to/python3))
 	@echo "Installing packages into $(VENV): a minute or two, and not again until they change."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --constraint constraints.txt --upgrade pip hatchling
-	@$(PIP) install --constraint constraints.txt --no-build-isolation '.[all]' --group dev
+	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[all]' --group dev
 	@touch $@
 
 dist/.built: $(VENV)/.packages $(SOURCES)

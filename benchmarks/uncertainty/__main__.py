@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import option_parser
-from benchmarks.uncertainty import fashion, sonar, uci, unseen
+from benchmarks.uncertainty import fashion, sonar, temperature, uci, unseen
 from benchmarks.uncertainty.effort import FULL, QUICK, Effort
 from benchmarks.uncertainty.figures import Figures
 from dropserve_models.errors import DataError
@@ -36,7 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    cases: dict[str, Case] = {**uci.CASES, **sonar.CASES, **fashion.CASES, **unseen.CASES}
+    cases: dict[str, Case] = {
+        **uci.CASES,
+        **sonar.CASES,
+        **fashion.CASES,
+        **unseen.CASES,
+        **temperature.CASES,
+    }
     chosen = list(cases) if options.only is None else options.only.split(",")
     unknown = [name for name in chosen if name not in cases]
     if unknown:

@@ -19,7 +19,7 @@ class Effort:
     splits, repeats : int
         Of the UCI tables; of sonar's 10-fold cross-validation.
     folds : int
-        Of the cross-validation of tables that no one tuned for.
+        Of the cross-validation of tables that no one tuned for, and of the part on calibration.
     passes : int
         Of a Monte Carlo prediction.
     epochs : int or None

@@ -64,7 +64,7 @@ def test_a_regression(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     status = run(
         str(repository / "diabetes" / "1"), "--data", str(trained / "test.csv"), "--passes", "20",
         "--seed", "3", "--ood", "scaled:4", "--baseline", str(repository / "diabetes"),
-        "--coverage", ".5,.95", "--json", str(tmp_path / "report.json"),
+        "--coverage", ".5,.95,.999", "--json", str(tmp_path / "report.json"),
         "--html", str(tmp_path / "report.html"),
     )  # fmt: skip
     out, err = capsys.readouterr()
@@ -90,9 +90,31 @@ def test_a_regression(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert figures["baseline_monte_carlo"] == figures["monte_carlo"]
     assert {"picp_50", "width_50", "picp_95", "width_95", "ood_auroc"} <= set(figures["monte_carlo"])
     assert document["outputs"][0]["differences"]["monte_carlo - baseline_monte_carlo"]["rmse"]["value"] == 0.0
+    # Calibrated by folds, with an interval in both modes.
+    y = table["progression"].to_numpy()
+    for subject, mode in (("deterministic", {}), ("monte_carlo", {"passes": 20, "seed": 3})):
+        answer = model.predict(table, interval=0.95, **mode)  # type: ignore[arg-type]
+        assert answer.interval_lower is not None
+        assert answer.interval_upper is not None
+        lower, upper = answer.interval_lower[:, 0].astype(float), answer.interval_upper[:, 0].astype(float)
+        inside = (lower <= y) & (y <= upper)
+        assert figures[subject]["interval_picp_95"] == {
+            "value": pytest.approx(inside.mean()),
+            "standard_error": pytest.approx(inside.std(ddof=1) / np.sqrt(142)),
+        }
+        assert figures[subject]["interval_width_95"]["value"] == pytest.approx((upper - lower).mean())
+        curve = document["outputs"][0]["curves"][subject]["calibrated"]
+        assert len(curve["nominal"]) == len(curve["observed"]) == len(curve["mean_size"]) == 49
+    gap = "interval is 0.999; the model was calibrated on 300 rows, which tell of coverages up to 0.996677"
+    nothing = {"value": None, "standard_error": None, "note": gap}
+    assert figures["monte_carlo"]["interval_picp_99.9"] == nothing
+    assert figures["monte_carlo"]["interval_width_99.9"] == nothing
+    assert out.count(gap) == 1
+    assert f"- PICP, 99.9 % calibrated: {gap}" in lines
     page = (tmp_path / "report.html").read_text()
     assert "Learning curves" in page
     assert "In and out of distribution" in page
+    assert "deterministic, calibrated" in page
     rmse = re.search(r"^RMSE +(\S+) ±", out, re.MULTILINE)
     assert rmse is not None
     assert rmse[1] in page
@@ -110,6 +132,15 @@ def test_classes_and_rows_from_a_file(
     assert (status, err) == (0, "")
     assert "model     iris/1: multiclass of setosa, versicolor, virginica" in out
     assert f"strange   {tmp_path / 'strange.csv'}: 5 rows" in out
+    model = load(trained / "repository" / "iris" / "1")
+    rows = pl.read_csv(trained / "iris_test.csv")
+    chosen = model.predict(rows.drop("kind"), interval=0.8).prediction_set
+    assert chosen is not None
+    places = [model.info.output_names.index(kind) for kind in rows["kind"]]
+    held = re.search(r"^80 % sets, coverage +(\S+) .*\n +mean size +(\S+)", out, re.MULTILINE)
+    assert held is not None
+    assert float(held[1]) == pytest.approx(chosen[np.arange(50), places].mean(), abs=6e-4)
+    assert float(held[2]) == pytest.approx(chosen.sum(axis=1).mean(), abs=6e-4)
     titles = {line.split("  ")[0].strip() for line in out.splitlines()}
     assert {"accuracy", "AUC", "log-likelihood", "Brier score", "ECE", "AUROC, errors"} <= titles
 
@@ -168,6 +199,14 @@ def test_categories_and_missing_values(tmp_path: Path, capsys: pytest.CaptureFix
     assert found["rmse"]["value"] == pytest.approx(np.sqrt(np.mean(error**2)))
     assert run(str(tmp_path / "repository" / "things"), "--data", str(tmp_path / "train.csv")) == 0
     assert "the very rows the model was trained on" in capsys.readouterr().out
+    # A word in a column of numbers, which accepts missing values: an option of training would not help here.
+    wrong = test.with_columns(size=pl.concat([pl.Series(["large"]), test["size"].tail(49).cast(pl.String)]))
+    wrong.write_csv(tmp_path / "wrong.csv")
+    assert run(str(tmp_path / "repository" / "things"), "--data", str(tmp_path / "wrong.csv")) == 2
+    assert capsys.readouterr().err == (
+        "dropserve evaluate: column 'size', row 1: 'large' is not a number; "
+        "the model takes numbers there: correct it\n"
+    )
 
 
 def test_bundled_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

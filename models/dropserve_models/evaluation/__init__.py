@@ -7,8 +7,9 @@
 
 Data flows top to bottom::
 
-    answers            a model's answers in both modes, through the engine that serves
     metrics, figure    scores; figures with their standard errors
+    calibrated         how a model's calibrated intervals and prediction sets did
+    answers            its answers in both modes, through the engine that serves
     outputs            the figures and curves of a target or of classes
     evaluator, report  all of it, and as JSON
     text, page         for readers: a table, and an HTML page with pictures

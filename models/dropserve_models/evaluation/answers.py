@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from dropserve_models.evaluation.calibrated import Calibrated, judge
 from dropserve_models.evaluation.metrics import (
     ensemble_crps,
     gaussian_crps,
@@ -47,6 +48,8 @@ class Answers:
         Of the targets, where they were given; regression only. `log_density` is Gal's for Monte Carlo: that
         of the mixture of all passes' Gaussians; `gaussian_log_density` that of one Gaussian of the same
         moments.
+    calibrated : Calibrated or None
+        How intervals, or prediction sets, did, where the truth was given and coverages were asked for.
     """
 
     mode: Mode
@@ -56,6 +59,7 @@ class Answers:
     log_density: Doubles | None = None
     gaussian_log_density: Doubles | None = None
     crps: Doubles | None = None
+    calibrated: Calibrated | None = None
 
 
 def ask(
@@ -63,6 +67,7 @@ def ask(
     features: FloatArray,
     options: MonteCarloOptions | None,
     truth: Doubles | None = None,
+    coverages: Sequence[float] = (),
     on_rows: OnRows = lambda rows: None,
 ) -> Answers:
     """Predict rows in one mode.
@@ -73,7 +78,9 @@ def ask(
     options : MonteCarloOptions or None
         With a seed, so that all blocks of rows share their masks. None: deterministic.
     truth : ndarray [rows, outputs], optional
-        The targets of a regression, to be scored.
+        The targets of a regression, to be scored; the numbers of the classes, [rows, 1].
+    coverages : sequence of float
+        Of calibrated intervals, or prediction sets, to be held against the truth, where it is given.
     """
     parts = []
     for start in range(0, len(features), _ROWS):
@@ -83,9 +90,10 @@ def ask(
     prediction = concatenate(parts)
     mean = prediction.mean.astype(np.float64)
     mode: Mode = "deterministic" if options is None else "monte_carlo"
+    calibrated = judge(model, prediction, truth, coverages) if truth is not None and coverages else None
     if model.info.task != "regression":
         total = -(mean * np.log(np.maximum(mean, np.finfo(np.float32).tiny))).sum(axis=1)
-        return Answers(mode, mean, total, _wide(prediction.mutual_information))
+        return Answers(mode, mean, total, _wide(prediction.mutual_information), calibrated=calibrated)
     variance = _wide(prediction.predictive_variance)
     total = None if variance is None else np.sqrt(variance)
     answers = Answers(mode, mean, total, _wide(prediction.std))
@@ -95,9 +103,9 @@ def ask(
     gaussian = gaussian_log_density(truth, mean, variance) if noise and variance is not None else None
     if options is None:
         crps = gaussian_crps(truth, mean, 0.0 if variance is None else variance)
-        return Answers(mode, mean, total, None, gaussian, gaussian, crps)
+        return Answers(mode, mean, total, None, gaussian, gaussian, crps, calibrated)
     density, crps = _score_passes(model, features, options, truth, on_rows)
-    return Answers(mode, mean, total, answers.epistemic, density, gaussian, crps)
+    return Answers(mode, mean, total, answers.epistemic, density, gaussian, crps, calibrated)
 
 
 def _score_passes(

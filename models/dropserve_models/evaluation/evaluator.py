@@ -55,7 +55,8 @@ def evaluate(
     seed : int
         Fixes the masks, and so every figure.
     coverages : sequence of float
-        Of the intervals whose coverage and width are measured, each within (0, 1).
+        Of the intervals whose coverage and width are measured, each within (0, 1): Gaussian ones, and
+        calibrated ones (or prediction sets) where a model has them.
     out_of_distribution : array-like or data frame, optional
         Rows unlike those the model is for, that its uncertainty should tell from `X`.
     baseline : Model, optional
@@ -83,11 +84,13 @@ def evaluate(
     truth = read_truth(y, info, len(features))
     options = MonteCarloOptions(passes, seed)
     notes: list[str] = []
-    subjects = _subjects(model, "", features, out_of_distribution, truth, options, notes, on_rows)
+    calibrated = info.calibrated or (baseline is not None and baseline.info.calibrated)
+    sizes = coverages if calibrated else ()
+    subjects = _subjects(model, "", features, out_of_distribution, truth, options, sizes, notes, on_rows)
     if baseline is not None:
         held = read_features(X, baseline.info.feature_names, baseline.info.columns)
         subjects += _subjects(
-            baseline, "baseline_", held, out_of_distribution, truth, options, notes, on_rows
+            baseline, "baseline_", held, out_of_distribution, truth, options, sizes, notes, on_rows
         )
     if info.task == "regression":
         outputs = tuple(
@@ -169,6 +172,7 @@ def _subjects(
     out_of_distribution: Features | None,
     truth: NDArray[np.float64],
     options: MonteCarloOptions,
+    coverages: Sequence[float],
     notes: list[str],
     on_rows: OnRows,
 ) -> list[_Subject]:
@@ -176,11 +180,10 @@ def _subjects(
     out = None
     if out_of_distribution is not None:
         out = read_features(out_of_distribution, model.info.feature_names, model.info.columns)
-    targets = truth if model.info.task == "regression" else None
     found = []
     for mode in (None, options):
         try:
-            answers = ask(model, features, mode, targets, on_rows)
+            answers = ask(model, features, mode, truth, coverages, on_rows)
         except MonteCarloUnavailable as error:
             notes.append(f"No Monte Carlo part: {error}.")
             break

@@ -76,10 +76,10 @@ def measure_of(name: str) -> Measure:
     return Measure(measure.title.format(percent), measure.better, measure.meaning.format(percent))
 
 
-def place_of(name: str) -> tuple[int, float, str]:
+def place_of(name: str) -> tuple[int, float, int]:
     """Where a figure stands in a table: errors and scores, then coverages in their order, then rankings."""
     if name in _MEASURES:
         place = list(_MEASURES).index(name)
-        return (0 if place < list(_MEASURES).index("error_auroc") else 2), place, ""
+        return (0 if place < list(_MEASURES).index("error_auroc") else 2), place, 0
     kind, _, percent = name.rpartition("_")
-    return 1, float(percent), kind
+    return 1, float(percent), list(_AT_A_COVERAGE).index(kind)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dropserve_models.evaluation.answers import Answers
+from dropserve_models.evaluation.calibrated import NOMINAL, Calibrated
 from dropserve_models.evaluation.figure import (
     Figure,
     ause_figure,
@@ -34,7 +35,6 @@ from dropserve_models.evaluation.metrics.gaussian import Doubles
 from dropserve_models.evaluation.report import Curves
 
 COVERAGES = (0.5, 0.8, 0.9, 0.95)
-_NOMINAL = np.linspace(0.02, 0.98, 49)
 _NO_NOISE = "the model predicts no noise"
 
 
@@ -72,6 +72,8 @@ def of_target(
             lower, upper = gaussian_interval(mean, np.square(total), level)
             figures[f"picp_{name}"] = mean_figure(covered(truth, lower, upper))
             figures[f"width_{name}"] = mean_figure(upper - lower)
+    found, sizes = _calibrated(answers.calibrated, output)
+    figures |= found
     if total is None:
         figures["error_auroc"] = figures["ause"] = missing(_NO_NOISE)
     else:
@@ -81,14 +83,14 @@ def of_target(
             by_passes = placements(large, epistemic)
             figures["error_auroc_epistemic"] = order_figure(by_passes, "all errors are alike")
         figures["ause"] = ause_figure(error, total)
-        observed = [covered(truth, *gaussian_interval(mean, np.square(total), q)).mean() for q in _NOMINAL]
-        coverage = np.stack([_NOMINAL, observed], axis=1)
+        observed = [covered(truth, *gaussian_interval(mean, np.square(total), q)).mean() for q in NOMINAL]
+        coverage = np.stack([NOMINAL, observed], axis=1)
     outside = (None, None) if out is None else (_column(out.total, output), _column(out.epistemic, output))
     if out is not None:
         figures |= _told_apart((total, epistemic), outside)
     rejection = None if total is None else rejection_curve(error, total)
     return figures, Curves(
-        error, mean, total, epistemic, rejection, coverage, out_total=outside[0], out_epistemic=outside[1]
+        error, mean, total, epistemic, rejection, coverage, sizes, None, outside[0], outside[1]
     )
 
 
@@ -111,6 +113,8 @@ def of_classes(
     }
     if answers.epistemic is not None:
         figures["error_auroc_epistemic"] = order_figure(placements(wrong, answers.epistemic), one_kind)
+    found, sizes = _calibrated(answers.calibrated, 0)
+    figures |= found
     outside = (None, None) if out is None else (out.total, out.epistemic)
     if out is not None:
         figures |= _told_apart((total, answers.epistemic), outside)
@@ -120,10 +124,18 @@ def of_classes(
         total,
         answers.epistemic,
         rejection_curve(wrong, total),
+        calibrated=sizes,
         reliability=reliability(classes, probabilities),
         out_total=outside[0],
         out_epistemic=outside[1],
     )
+
+
+def _calibrated(calibrated: Calibrated | None, output: int) -> tuple[dict[str, Figure], Doubles | None]:
+    """Figures of the coverages that were asked for, and the curve."""
+    if calibrated is None:
+        return {}, None
+    return calibrated.figures(output), calibrated.curve[:, output] if len(calibrated.curve) else None
 
 
 def _told_apart(

@@ -33,6 +33,8 @@ class Curves:
         Of the error by the whole uncertainty.
     coverage : ndarray [coverages, 2] or None
         Nominal and observed coverage of central Gaussian intervals; regression.
+    calibrated : ndarray [coverages, 3] or None
+        Nominal coverage, that observed, and mean size of calibrated intervals, or prediction sets.
     reliability : Reliability or None
         Classifiers.
     out_total, out_epistemic : ndarray [rows out of distribution] or None
@@ -44,6 +46,7 @@ class Curves:
     epistemic: Doubles | None = None
     rejection: Rejection | None = None
     coverage: Doubles | None = None
+    calibrated: Doubles | None = None
     reliability: Reliability | None = None
     out_total: Doubles | None = None
     out_epistemic: Doubles | None = None
@@ -167,6 +170,9 @@ def _curves(curves: Curves) -> dict[str, object]:
             "nominal": _numbers(curves.coverage[:, 0]),
             "observed": _numbers(curves.coverage[:, 1]),
         }
+    if curves.calibrated is not None:
+        columns = zip(("nominal", "observed", "mean_size"), curves.calibrated.T, strict=True)
+        result["calibrated"] = {name: _numbers(values) for name, values in columns}
     if curves.reliability is not None:
         found = curves.reliability
         result["reliability"] = {

@@ -89,14 +89,21 @@ def _table(output: OutputReport) -> list[str]:
         tables = [[one + other[1:] for one, other in zip(values, differences, strict=True)]]
     else:
         tables = [values, differences]
-    reasons = dict.fromkeys(
-        f"{measure_of(name).title.strip()}: {figure.note}"
-        for figures in output.figures.values()
-        for name, figure in figures.items()
-        if figure.note
-    )
     lines = [line for table in tables for line in (*_aligned(table), "")][:-1]
-    return [*lines, *(f"- {reason}" for reason in reasons)]
+    return [*lines, *(f"- {reason}" for reason in _reasons(output))]
+
+
+def _reasons(output: OutputReport) -> list[str]:
+    """Why figures have no value; of one that belongs to another only where the reason is not the same."""
+    reasons: dict[str, None] = {}
+    for figures in output.figures.values():
+        told: set[str] = set()
+        for name, figure in figures.items():
+            title = measure_of(name).title
+            if figure.note and not (title.startswith(" ") and figure.note in told):
+                told.add(figure.note)
+                reasons[f"{title.strip()}: {figure.note}"] = None
+    return list(reasons)
 
 
 def in_order(names: Iterable[str]) -> list[str]:

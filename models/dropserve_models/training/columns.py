@@ -16,6 +16,8 @@ from dropserve_models.training.table import Doubles, Floats, Target
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _DECIMAL_COMMA = r"^-?\d+,\d+$"
+_ENCODE = "encode it as a number, or drop the column"
+_CORRECT = "most values are: correct it, drop the column, or name it with --categorical"
 
 
 def features(
@@ -40,7 +42,7 @@ def features(
             result[:, index], categories = encode(column, named=named)
         else:
             categories = ()
-            values = numbers(column, missing=True)
+            values = numbers(column, missing=True, hint=_CORRECT)
             too_large = np.flatnonzero(np.abs(values) > FLOAT32_MAX)
             if too_large.size:
                 row = int(too_large[0])
@@ -77,8 +79,10 @@ def target(column: pl.Series) -> Target:
     return Target(column.name, numbers(column))
 
 
-def numbers(column: pl.Series, *, missing: bool = False) -> Doubles:
+def numbers(column: pl.Series, *, missing: bool = False, hint: str = _ENCODE) -> Doubles:
     """A column as finite float64 numbers, booleans as 0 and 1; NaN for missing values, where they may be.
+
+    `hint` says what to do about a value that is no number.
 
     Raises
     ------
@@ -98,11 +102,8 @@ def numbers(column: pl.Series, *, missing: bool = False) -> Doubles:
     unread = parsed.is_null() & ~_missing(values)
     if unread.any():
         row = _first(unread)
-        hint = "encode it as a number, or drop the column"
         if re.match(_DECIMAL_COMMA, values[row]):
             hint = "write decimals with a point"
-        elif missing:
-            hint = "most values are: correct it, drop the column, or name it with --categorical"
         raise DataError(f"column {column.name!r}, row {row + 1}: {values[row]!r} is not a number; {hint}")
     infinite = parsed.is_infinite().fill_null(False)
     if infinite.any():

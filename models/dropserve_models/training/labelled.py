@@ -19,6 +19,8 @@ from dropserve_models.training.sources import read_columns, resolve_columns
 from dropserve_models.training.table import Table, Target, listed
 from dropserve_models.training.task import class_labels
 
+_HINT = "the model takes numbers there: correct it"
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
@@ -99,7 +101,7 @@ def _features(read: pl.DataFrame | Table, models: Sequence[ModelInfo], source: s
     frame = _by_name(read) if isinstance(read, Table) else read
     return pl.DataFrame(
         [
-            pl.Series(name, columns.numbers(frame[name], missing=column.accepts_missing))
+            pl.Series(name, columns.numbers(frame[name], missing=column.accepts_missing, hint=_HINT))
             if column.kind == "number"
             else frame[name]
             for name, column in wanted.items()

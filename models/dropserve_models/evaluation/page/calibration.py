@@ -20,6 +20,7 @@ from dropserve_models.evaluation.page.picture import (
     told,
 )
 from dropserve_models.evaluation.report import Curves
+from dropserve_models.evaluation.text import SUBJECTS
 
 POINTS = 1500
 """Rows drawn as points, at most; chosen by chance."""
@@ -27,6 +28,7 @@ BARS = 300
 """Rows drawn with error bars, at most."""
 
 _BINS = 10
+_MARKED = {"marker": "o", "markersize": 3.6, "markevery": 4, "linewidth": 1.0}
 
 
 def reliability(curves: Mapping[str, Curves], salt: str) -> Picture:
@@ -63,24 +65,64 @@ def reliability(curves: Mapping[str, Curves], salt: str) -> Picture:
 
 
 def coverage(curves: Mapping[str, Curves], salt: str) -> Picture:
-    """Observed by nominal coverage."""
-    with drawing(f"{salt}-coverage") as made:
+    """Observed by nominal coverage: of Gaussian intervals, and of calibrated ones."""
+    held = _calibrated(curves)
+    with drawing(f"{salt}-coverage", columns=3) as made:
         made.axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, label="perfect")
         for name, curve in curves.items():
             if curve.coverage is not None:
                 draw_line(made.axes, name, curve.coverage[:, 0], curve.coverage[:, 1])
+        for name, found in held.items():
+            draw_line(
+                made.axes, name, found[:, 0], found[:, 1], label=f"{SUBJECTS[name]}, calibrated", **_MARKED
+            )
         made.axes.set_xlabel("coverage asked for")
         made.axes.set_ylabel("truths within the intervals")
         in_percent(made.axes, "x")
         in_percent(made.axes)
         made.axes.set_xlim(0, 1)
         made.axes.set_ylim(0, 1.01)
+    marked = " With dots: the calibrated intervals." if held else ""
     return Picture(
         "Coverage",
         made.svg,
-        "Central intervals of the Gaussian with the predicted mean and whole variance. On the line, "
+        f"Central intervals of the Gaussian with the predicted mean and whole variance.{marked} On the line, "
         "intervals that should hold 90 % of the truths do; below it they are too narrow, above it too wide.",
     )
+
+
+def sets(curves: Mapping[str, Curves], salt: str) -> Picture:
+    """Observed by nominal coverage of prediction sets, over their mean size."""
+    with drawing(f"{salt}-sets", heights=(2.0, 1.0), size=(5.6, 4.4)) as made:
+        made.axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, label="perfect")
+        assert made.below is not None
+        for name, found in _calibrated(curves).items():
+            draw_line(made.axes, name, found[:, 0], found[:, 1])
+            draw_line(made.below, name, found[:, 0], found[:, 2])
+        made.axes.set_ylabel("true classes in their sets")
+        in_percent(made.axes)
+        made.axes.set_ylim(0, 1.02)
+        made.below.set_xlim(0, 1)
+        made.below.set_xlabel("coverage asked for")
+        made.below.set_ylabel("classes in a set")
+        made.below.set_ylim(bottom=0.0)
+        in_percent(made.below, "x")
+    return Picture(
+        "Prediction sets",
+        made.svg,
+        "Calibrated sets of classes. On the line, sets that should hold 90 % of the true classes do. A set "
+        "has at least one class, so an accurate model covers more than a low coverage asks for. The smaller "
+        "the sets, the more they say.",
+    )
+
+
+def _calibrated(curves: Mapping[str, Curves]) -> dict[str, Doubles]:
+    """The model's own calibrated curves; those of a baseline would be too many lines."""
+    return {
+        name: curve.calibrated
+        for name, curve in curves.items()
+        if curve.calibrated is not None and not name.startswith("baseline")
+    }
 
 
 def predictions(truth: Doubles, curves: Mapping[str, Curves], salt: str, unit: str) -> Picture:

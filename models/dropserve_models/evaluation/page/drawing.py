@@ -77,9 +77,10 @@ _HEIGHT = re.compile(r'(<svg[^>]*?) height="[^"]*"', re.DOTALL)
 class Drawing:
     """A figure in the making: `axes`, and once the block is left, `svg`."""
 
-    def __init__(self, panels: int, heights: tuple[float, ...], size: tuple[float, float]) -> None:
+    def __init__(self, heights: tuple[float, ...], size: tuple[float, float], columns: int) -> None:
         self._figure = Figure(figsize=size)
         FigureCanvasSVG(self._figure)
+        panels, self._columns = len(heights), columns
         found = self._figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         self.axes: Axes = found[0]
         self.below: Axes | None = found[1] if panels > 1 else None
@@ -90,7 +91,12 @@ class Drawing:
         handles, labels = self.axes.get_legend_handles_labels()
         if handles:
             self._figure.legend(
-                handles, labels, loc="outside upper left", ncols=4, handlelength=2.2, columnspacing=1.4
+                handles,
+                labels,
+                loc="outside upper left",
+                ncols=self._columns,
+                handlelength=2.2,
+                columnspacing=1.4,
             )
 
     def finish(self, salt: str) -> None:
@@ -104,7 +110,10 @@ class Drawing:
 
 @contextmanager
 def drawing(
-    salt: str, size: tuple[float, float] = (5.6, 3.7), heights: tuple[float, ...] = (1.0,)
+    salt: str,
+    size: tuple[float, float] = (5.6, 3.7),
+    heights: tuple[float, ...] = (1.0,),
+    columns: int = 4,
 ) -> Iterator[Drawing]:
     """Draw within the page's style.
 
@@ -116,12 +125,14 @@ def drawing(
         Width and height in inches; the page scales it.
     heights : tuple of float
         Of one panel, or of two that share their x axis.
+    columns : int
+        Of the legend.
     """
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
         )  # letters that the font used for the layout lacks: the browser's has them
-        made = Drawing(len(heights), heights, size)
+        made = Drawing(heights, size, columns)
         yield made
         made.legend()
         made.finish(salt)

@@ -102,12 +102,16 @@ def _pictures(report: Report, output: OutputReport, salt: str) -> Iterator[Pictu
     curves = output.curves
     classifier = report.model.task != "regression"
     unsure = any(curve.total is not None for curve in curves.values())
+    calibrated = report.model.calibrated
     if classifier:
         yield calibration.reliability(curves, salt)
+        if calibrated:
+            yield calibration.sets(curves, salt)
     else:
         yield calibration.predictions(output.truth, curves, salt, output.name)
-        if unsure:
+        if unsure or calibrated:
             yield calibration.coverage(curves, salt)
+        if unsure:
             yield calibration.errors(curves, salt)
     if unsure:
         yield ranking.rejection(curves, salt, classifier=classifier)
@@ -134,16 +138,19 @@ def _tables(output: OutputReport) -> str:
 
 def _table(figures: Columns, differences: Columns) -> str:
     rows = []
+    told: set[str] = set()
     for name in in_order(name for found in (*figures.values(), *differences.values()) for name in found):
         measure = measure_of(name)
         values = [cells(found.get(name)) for found in figures.values()]
         values += [cells(found.get(name), signed=True) for found in differences.values()]
         reasons = {found[name].note or "" for found in figures.values() if name in found} - {""}
+        child = measure.title.startswith(" ")
+        reasons, told = reasons - (told if child else set()), reasons
         title = f'<abbr title="{_safe(measure.meaning)}">{_safe(measure.title.strip())}</abbr>'
         title += f"<span class=arrow>{_ARROWS[measure.better]}</span>"
         title += "".join(f"<small>{_safe(reason)}</small>" for reason in sorted(reasons))
         row = f'<th scope="row">{title}</th>' + "".join(f"<td>{_value(value)}</td>" for value in values)
-        rows.append(f"<tr{' class=child' if measure.title.startswith(' ') else ''}>{row}</tr>")
+        rows.append(f"<tr{' class=child' if child else ''}>{row}</tr>")
     head = "".join(f'<th scope="col">{_safe(name)}</th>' for name in (*figures, *differences))
     return (
         f"<div class=scroll><table><thead><tr><th></th>{head}</tr></thead>"

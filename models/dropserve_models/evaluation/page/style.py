@@ -46,7 +46,7 @@ tbody tr:first-child > * { border-top: 0; }
 .error { color: var(--soft); display: inline-block; min-width: 5em; text-align: left; white-space: pre; }
 .arrow { color: var(--faint); margin-left: .45em; font-size: .85em; }
 abbr { text-decoration: none; cursor: help; }
-small { display: block; color: var(--soft); font-weight: 400; }
+small { display: block; max-width: 18rem; color: var(--soft); font-weight: 400; white-space: normal; }
 .key { color: var(--soft); font-size: .85rem; margin: .8rem 0 0; }
 .pictures {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); gap: 1.4rem;
