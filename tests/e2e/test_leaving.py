@@ -23,6 +23,10 @@ from support.server_process import TIMEOUT, ServerProcess, server_process
 
 ROWS = rows_for("targets", 1)
 CALLERS = 48
+# Of a client that does not try again: gRPC may send a call while the word that the connection closes is on
+# its way.
+# It was not begun, and fails with UNAVAILABLE.
+CROSSED = 4
 # gRPC shares one connection between channels of equal options; these are to have their own.
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
@@ -119,6 +123,9 @@ def test_no_call_fails_where_another_server_is(
     with server_process(repository, *(["--workers", str(workers)] if workers > 1 else [])) as leaving:
         target = f"ipv4:{leaving.address},{server.address}"
         counted = asyncio.run(load(target, leaving))
+    if load is without_retries:
+        crossed = [text for text in counted if "StatusCode.UNAVAILABLE" in text]
+        assert sum(counted.pop(text) for text in crossed) <= CROSSED, crossed
     assert set(counted) == {"answered", "before"}, counted
     ends = [line for line in leaving.log if line["event"] == "stopped"]
     assert [line["cut_off"] for line in ends] == [0] * workers

@@ -195,10 +195,12 @@ def test_a_graph_that_can_not_be_made_or_answers_otherwise_is_done_without(
 
 def test_many_threads_ask_at_once() -> None:
     model = model_of(NETWORKS["softmax"].onnx())
-    truth = model.predict(X, passes=5000, seed=1).mean
+    truth = model.predict(X, passes=5000, seed=1)
+    assert truth.std is not None
+    # Of as many independent passes: the bound must not depend on an answer's own few strata.
+    most = 6.0 * truth.std / np.sqrt(40) + 0.01
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: model.predict(X, passes=40), range(200)))
     for answer in answers:
-        assert answer.standard_error is not None
-        assert (np.abs(answer.mean - truth) < 30.0 * answer.standard_error + 0.01).all()
+        assert (np.abs(answer.mean - truth.mean) < most).all()
     assert len({answer.mean.tobytes() for answer in answers}) > 20
