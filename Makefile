@@ -20,6 +20,8 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 ROOTS := proto models server client
 SOURCES := $(shell find $(ROOTS) -mindepth 1 -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
 PYTEST_ARGS ?=
+# Two files of tests at once: they wait for their servers half of the time. No more: those have threads of their own.
+TEST_PROCESSES ?= 2
 FUZZ_ARGS ?=
 
 help: ## Say what there is
@@ -34,7 +36,7 @@ test-client: $(CLIENT_VENV)/.wheel
 	$(CLIENT_VENV)/bin/pytest tests/client tests/packaging/without_extras.py $(PYTEST_ARGS)
 
 test-all: $(VENV)/.wheel
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-clients: test-tritonclient test-kserve ## Test the server with other projects' clients (kserve's is large)
 

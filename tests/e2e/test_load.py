@@ -1,4 +1,4 @@
-"""64 clients in mixed modes for 20 seconds: no error, no wrong row, flat memory."""
+"""64 clients in mixed modes for 10 seconds: no error, no wrong row, flat memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 CLIENTS = 64
 CONNECTIONS = 8
-SECONDS = 20.0
-SETTLED_SECONDS = 6.0  # after which memory must not grow any more
+SECONDS = 10.0
+SETTLED_SECONDS = 4.0  # after which memory must not grow any more
 GROWTH = 1.05
 
 Question = tuple[PredictRequest, PredictResponse]
