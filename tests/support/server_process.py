@@ -109,6 +109,13 @@ class ServerProcess:
             with error:
                 return error.code, json.load(error)
 
+    def healthz_until(self, status: int, query: str = "") -> None:
+        """Ask /healthz until it answers with that status."""
+        deadline = time.monotonic() + TIMEOUT
+        while (answer := self.healthz(query))[0] != status:
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.02)
+
     def scrape(self) -> dict[str, float]:
         """/metrics, as {'name{label="value",...}': number} with the labels sorted."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=TIMEOUT) as page:
