@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from dropserve_models.training.checkpoint import Checkpoint
+from dropserve_models.training.denormals import flushed_denormals
 from dropserve_models.training.fleet import Arrays, Examples, Fleet, Member
 from dropserve_models.training.losses import Objective
 from dropserve_models.training.network import Network
@@ -94,7 +95,7 @@ def fit(
     CheckpointError
         The checkpoint can't be read or written, or is of another run.
     """
-    with torch.inference_mode():
+    with torch.inference_mode(), flushed_denormals():
         run = _Run(members, examples, objective, device)
         if checkpoint is not None:
             saved = checkpoint.load()

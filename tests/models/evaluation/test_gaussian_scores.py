@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 from numpy.typing import NDArray
 from scipy.integrate import quad
+from scipy.special import ndtr
 
 from dropserve_models.evaluation.metrics import (
     ensemble_crps,
@@ -27,7 +28,7 @@ def crps_by_quadrature(y: float, means: Doubles, variances: Doubles) -> float:
     """The definition: the integral of (F(x) - 1{x >= y})^2 over x."""
 
     def cdf(x: float) -> float:
-        return float(np.mean(scipy.stats.norm(means, np.sqrt(variances)).cdf(x)))
+        return float(np.mean(ndtr((x - means) / np.sqrt(variances))))
 
     below = quad(lambda x: cdf(x) ** 2, y - 60.0, y, limit=500, epsabs=1e-11)[0]
     above = quad(lambda x: (1.0 - cdf(x)) ** 2, y, y + 60.0, limit=500, epsabs=1e-11)[0]

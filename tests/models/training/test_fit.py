@@ -60,7 +60,9 @@ def test_the_noise_is_learned_where_it_is() -> None:
     x = random.uniform(-1, 1, (2000, 1)).astype(np.float32)
     y = (0.1 + (x > 0)) * random.normal(size=(2000, 1))
     rows = Rows(torch.from_numpy(x), torch.from_numpy(y.astype(np.float32)))
-    network, _ = trained(GaussianNoise(1), rows, rows, hidden=(32,), epochs=40, learning_rate=0.02)
+    network, _ = trained(
+        GaussianNoise(1), rows, rows, hidden=(32,), hidden_drop=(0.0,), epochs=40, batch_size=64
+    )
     outputs = network.evaluate(torch.tensor([[[-0.6], [0.6]]]))
     _, log_variance = GaussianNoise(1).split(outputs)
     assert log_variance.div(2).exp().flatten().tolist() == pytest.approx([0.1, 1.1], rel=0.25)

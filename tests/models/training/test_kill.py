@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -7,52 +8,76 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from dropserve_models import cli
+from dropserve_models.training.checkpoint import Checkpoint
 from dropserve_models.training.config import TrainingConfig
+from dropserve_models.training.fleet import Arrays
 from dropserve_models.training.job import Job
 from dropserve_models.training.trainer import train
 
 TIMEOUT = 60.0
 
-# A checkpoint after every epoch, so that the test need not wait for one.
+# A checkpoint after every epoch, and a pause, so that the test need not wait long, nor hurry.
 PROGRAM = """
-import sys
+import sys, time
 from dropserve_models.training.checkpoint import Checkpoint
 Checkpoint.due = lambda self: True
+save = Checkpoint.save
+Checkpoint.save = lambda self, state: (save(self, state), time.sleep(0.1))
 from dropserve_client.cli.main import main
 sys.exit(main())
 """
 
+OPTIONS = {"hidden_drop": "0.2", "epochs": "8", "calibration": "0.2"}
 
-OPTIONS = {"hidden_drop": "0.2", "epochs": "60"}
 
-
-def start(repository: Path, checkpoint: Path) -> subprocess.Popen[str]:
+def command(repository: Path, checkpoint: Path) -> list[str]:
     options = [part for name, value in OPTIONS.items() for part in (f"--{name.replace('_', '-')}", value)]
     options += ["--data", "sklearn:wine", "--name", "wine", "--cv", "3", "--checkpoint", str(checkpoint)]
-    command = [sys.executable, "-c", PROGRAM, "train", *options, "--repository", str(repository)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return ["train", *options, "--repository", str(repository)]
 
 
-def stop_once_there_is(pattern: str, folder: Path, process: subprocess.Popen[str], how: int) -> str:
+def kill_once_there_is(file: Path, arguments: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     deadline = time.monotonic() + TIMEOUT
-    while not list(folder.glob(pattern)):
+    while not file.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.send_signal(how)
-    return process.communicate(timeout=TIMEOUT)[1]
+    process.kill()
+    process.communicate(timeout=TIMEOUT)
+    assert process.returncode == -signal.SIGKILL
 
 
-def test_a_run_killed_and_interrupted_comes_to_the_same_bytes(tmp_path: Path) -> None:
+def interrupt_once_there_is(file: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    save = Checkpoint.save
+
+    def interrupting(checkpoint: Checkpoint, state: Arrays) -> None:
+        save(checkpoint, state)
+        if file.exists():
+            signal.raise_signal(signal.SIGINT)
+
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers())
+    args = parser.parse_args(arguments)
+    with monkeypatch.context() as patches:
+        patches.setattr(Checkpoint, "due", lambda checkpoint: True)
+        patches.setattr(Checkpoint, "save", interrupting)
+        assert args.run(args) == 130
+
+
+def test_a_run_killed_and_interrupted_comes_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     repository, checkpoint = tmp_path / "repository", tmp_path / "checkpoint"
-    killed = start(repository, checkpoint)
-    stop_once_there_is("cross-validation-1.checkpoint.npz", checkpoint, killed, signal.SIGKILL)
-    assert killed.returncode == -signal.SIGKILL
-
-    interrupted = start(repository, checkpoint)
-    err = stop_once_there_is("fit-1.checkpoint.npz", checkpoint, interrupted, signal.SIGINT)
-    assert interrupted.returncode == 130
-    assert err.splitlines() == [
+    arguments = command(repository, checkpoint)
+    kill_once_there_is(checkpoint / "cross-validation-1.checkpoint.npz", arguments)
+    interrupt_once_there_is(checkpoint / "fit-1.checkpoint.npz", arguments, monkeypatch)
+    assert capsys.readouterr().err.splitlines() == [
         f"dropserve train: warning: going on from the checkpoint in {checkpoint}",
         "dropserve train: interrupted; nothing was published; run the same command again to go on",
     ]
