@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dropserve_models import load
-from dropserve_models.manifest import Manifest, sha256_of
 from dropserve_models.model import Model
 from dropserve_models.publishing import publish
 from dropserve_models.training import export
 from dropserve_models.training.calibrate import Calibrator
 from dropserve_models.training.config import TrainingConfig
+from dropserve_models.training.description import describe
 from dropserve_models.training.pipelines import Fit, Fitted, fit_pipelines
 from dropserve_models.training.randomness import derive
 from dropserve_models.training.split import Split, split_rows
@@ -75,17 +75,8 @@ def opened(learned: Sequence[Learned]) -> Iterator[Model]:
     for one in learned:
         one.fitted.check_converged()
         calibrated = one.calibrator.calibrate(one.fitted, one.chosen_by, device="cpu")
-        pipeline = calibrated.pipeline
-        model_bytes = export.export(pipeline)
-        manifest = Manifest(
-            task=pipeline.task,
-            feature_names=pipeline.feature_names,
-            output_names=pipeline.output_names,
-            drop_rates=tuple(rate for rate in pipeline.drop_rates if rate > 0.0),
-            predicts_noise=pipeline.predicts_noise,
-            calibration=calibrated.record,
-            sha256=sha256_of(model_bytes),
-        )
+        model_bytes = export.export(calibrated.pipeline)
+        manifest = describe(calibrated.pipeline, model_bytes, calibration=calibrated.record)
         with tempfile.TemporaryDirectory() as repository:
             yield load(publish(repository, "model", model_bytes, manifest), device="cpu", threads=1)
 

@@ -7,8 +7,7 @@ import platform
 from dataclasses import asdict
 from importlib.metadata import version
 
-from dropserve_models.manifest import ColumnRecord, Manifest, TrainingRecord
-from dropserve_models.training.calibrate import Calibrated
+from dropserve_models.manifest import TrainingRecord
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.crossvalidate import CrossValidation
 from dropserve_models.training.fit import Epoch, History
@@ -24,17 +23,15 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
 
 
-def manifest_of(
+def training_record(
     config: TrainingConfig,
     table: Table,
-    calibrated: Calibrated,
     metrics: dict[str, float],
     cross_validation: CrossValidation | None,
     found: Found | None,
-    sha256: str,
-) -> Manifest:
-    """The manifest of a model trained on `table`, whose file has the digest `sha256`."""
-    record = TrainingRecord(
+) -> TrainingRecord:
+    """What a manifest says of the run that learned from `table`."""
+    return TrainingRecord(
         data_fingerprint=table.fingerprint(),
         rows=table.rows,
         seed=config.seed,
@@ -43,18 +40,6 @@ def manifest_of(
         config=config.model_dump(mode="json"),
         cross_validation=None if cross_validation is None else cross_validation.record(),
         search=None if found is None else found.record(),
-    )
-    pipeline = calibrated.pipeline
-    return Manifest(
-        task=pipeline.task,
-        feature_names=pipeline.feature_names,
-        columns=tuple(ColumnRecord(**asdict(column)) for column in table.columns),
-        output_names=pipeline.output_names,
-        drop_rates=tuple(rate for rate in pipeline.drop_rates if rate > 0.0),
-        predicts_noise=pipeline.predicts_noise,
-        training=record,
-        calibration=calibrated.record,
-        sha256=sha256,
     )
 
 

@@ -13,18 +13,18 @@ import numpy as np
 from dropserve_models import publishing
 from dropserve_models.errors import ArtifactError, ConfigError
 from dropserve_models.evaluation.learning import METRICS_FILE
-from dropserve_models.manifest import sha256_of
 from dropserve_models.training import export
 from dropserve_models.training.calibrate import Calibrator
 from dropserve_models.training.checkpoint import CheckpointFolder
 from dropserve_models.training.crossvalidate import cross_validate
 from dropserve_models.training.curve import draw_learning_curve
+from dropserve_models.training.description import describe
 from dropserve_models.training.job import Job, Outcome
 from dropserve_models.training.metrics import metrics_of
 from dropserve_models.training.pipelines import Fit, fit_pipelines
 from dropserve_models.training.progress import Progress, StatusLine
 from dropserve_models.training.randomness import derive
-from dropserve_models.training.record import library_versions, manifest_of, metrics_json
+from dropserve_models.training.record import library_versions, metrics_json, training_record
 from dropserve_models.training.search.found import Found
 from dropserve_models.training.search.options import SearchOptions
 from dropserve_models.training.search.report import settings
@@ -129,8 +129,12 @@ def train(
     model_bytes = export.export(pipeline)
     export.verify(model_bytes, pipeline, table.features[split.training])
     metrics = _metrics(model_bytes, table, goal, split)
-    manifest = manifest_of(
-        job.config, table, calibrated, metrics, cross_validation, found, sha256_of(model_bytes)
+    manifest = describe(
+        pipeline,
+        model_bytes,
+        columns=table.columns,
+        calibration=calibrated.record,
+        training=training_record(job.config, table, metrics, cross_validation, found),
     )
     files = {
         LEARNING_CURVE_FILE: draw_learning_curve(history, title=job.name),

@@ -15,10 +15,10 @@ from dropserve_models.calibration import LikelihoodRecord
 from dropserve_models.conformal import standard_deviation
 from dropserve_models.evaluation.metrics import gaussian_log_density
 from dropserve_models.inference.blueprint import draw_up
-from dropserve_models.manifest import Manifest, sha256_of
 from dropserve_models.model import Model
 from dropserve_models.prediction import MonteCarloOptions, Prediction, concatenate
 from dropserve_models.training import export
+from dropserve_models.training.description import describe
 from dropserve_models.training.pipeline import Pipeline
 from dropserve_models.training.split import Rows
 from dropserve_models.training.table import Doubles, Floats, Table
@@ -90,15 +90,8 @@ def has_dropout(pipeline: Pipeline) -> bool:
 def opened(pipeline: Pipeline) -> Model:
     """The model that a server would load, without publishing it."""
     model_bytes = export.export(pipeline)
-    manifest = Manifest(
-        task=pipeline.task,
-        feature_names=pipeline.feature_names,
-        output_names=pipeline.output_names,
-        drop_rates=tuple(rate for rate in pipeline.drop_rates if rate > 0.0),
-        predicts_noise=pipeline.predicts_noise,
-        sha256=sha256_of(model_bytes),
-    )
-    return Model(draw_up(Artifact(Path("."), "calibration", 1, model_bytes, manifest), "cpu", None))
+    artifact = Artifact(Path("."), "calibration", 1, model_bytes, describe(pipeline, model_bytes))
+    return Model(draw_up(artifact, "cpu", None))
 
 
 def _temperature(table: Table, goal: Goal, parts: Sequence[HeldOut]) -> Tuning:
