@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,12 @@ import pytest
 from dropserve_client import AsyncClient, Client
 from dropserve_client.cli.main import main
 from support.fake_server import FakeService, serving
+
+
+# gRPC shares one connection between channels of equal options. What an error's traceback keeps of a client that
+# found nobody at a port would, until it is collected, tell the next client that nobody is there, although the
+# port has been given to a server meanwhile.
+OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 
 
 class Driven:
@@ -61,7 +67,8 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner()) if request.param == "async" else None
 
-        def make(target: str, **options: Any) -> Any:
+        def make(target: str, channel_options: Sequence[tuple[str, Any]] = (), **options: Any) -> Any:
+            options["channel_options"] = [OWN_CONNECTION, *channel_options]
             client: Any = (
                 Client(target, **options)
                 if runner is None
