@@ -14,10 +14,9 @@ from dropserve_client import AsyncClient, Client
 from dropserve_client.cli.main import main
 from support.fake_server import FakeService, serving
 
-
-# gRPC shares one connection between channels of equal options. What an error's traceback keeps of a client that
-# found nobody at a port would, until it is collected, tell the next client that nobody is there, although the
-# port has been given to a server meanwhile.
+# gRPC shares one connection between channels of equal options. What an error's traceback keeps of a client
+# that found nobody at a port would, until it is collected, tell the next client that nobody is there, although
+# the port has been given to a server meanwhile.
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 
 
