@@ -15,8 +15,8 @@ from dropserve_client.cli.main import main
 from support.fake_server import FakeService, serving
 
 # gRPC shares one connection between channels of equal options. What an error's traceback keeps of a client
-# that found nobody at a port would, until it is collected, tell the next client that nobody is there, although
-# the port has been given to a server meanwhile.
+# that found nobody at a port would, until it is collected, tell the next client that nobody is there, though
+# the port is another server's by then.
 OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 
 
