@@ -176,20 +176,24 @@ def _predict(known: KnownModels, ask: Question, matrix: FloatArray, limits: Limi
         outputs = len(info.output_names)
     at_once = wire.rows_per_request(ask, columns, outputs, limits)
     if rows <= at_once:
-        return wire.prediction((yield wire.predict_request(ask, matrix)), rows)
+        return _read(ask, (yield wire.predict_request(ask, matrix)), matrix)
 
     if ask.monte_carlo is not None and not ask.monte_carlo.HasField("seed"):
         ask = wire.with_seed(ask, secrets.randbits(64))
     parts = list(wire.split(matrix, at_once))
-    first = wire.prediction((yield wire.predict_request(ask, parts[0])), len(parts[0]))
+    first = _read(ask, (yield wire.predict_request(ask, parts[0])), parts[0])
     # Whatever is published meanwhile, one version answers all of it.
     one = replace(ask, version=first.version)
     try:
         answers = yield (wire.predict_request(one, part) for part in parts[1:])
     except NotFoundError as error:
         raise error if ask.version else _Replaced(error) from None
-    rest = [wire.prediction(answer, len(part)) for answer, part in zip(answers, parts[1:], strict=True)]
+    rest = [_read(ask, answer, part) for answer, part in zip(answers, parts[1:], strict=True)]
     return wire.join([first, *rest])
+
+
+def _read(ask: Question, answer: prediction_pb2.PredictResponse, part: FloatArray) -> Prediction:
+    return wire.prediction(answer, len(part), with_interval=bool(ask.interval))
 
 
 def _describe(known: KnownModels, ask: Question) -> Dialogue[ModelInfo]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dropserve.v1 import model_pb2
-from dropserve_client import InputError, IntervalUnavailable, MonteCarloUnavailable
+from dropserve_client import InputError, IntervalUnavailable, MonteCarloUnavailable, ProtocolError
 from support.fake_server import Failure, FakeService, answer_mean, model, status_details
 
 ROWS = np.arange(30, dtype=np.float32).reshape(10, 3)
@@ -45,6 +45,16 @@ def test_parts_of_a_split_request_are_joined(connect: Any, address: str, service
     prediction = small.predict("toy", ROWS, interval=0.5)
     assert [call.interval for call in service.predict_calls] == [0.5] * 4
     np.testing.assert_array_equal(prediction.interval_upper, answer_mean(ROWS) + 0.5)
+
+
+@pytest.mark.parametrize("passes", [None, 7])
+def test_a_server_that_knows_no_intervals_is_told_from_one_that_gives_them(
+    client: Any, service: FakeService, passes: int | None
+) -> None:
+    service.knows_intervals = False
+    assert client.predict("toy", ROWS, passes=passes).interval_lower is None
+    with pytest.raises(ProtocolError, match="the answer has no interval: the server is an older one"):
+        client.predict("toy", ROWS, passes=passes, interval=0.9)
 
 
 def test_many_batches_take_an_interval(client: Any) -> None:

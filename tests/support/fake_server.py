@@ -132,6 +132,8 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
         Every request it got.
     authorizations : list of str or None
         The "authorization" that came with each.
+    knows_intervals : bool
+        Whether it has heard of the field `interval`, which older servers have not.
     """
 
     models: list[model_pb2.ModelInfo] = field(default_factory=lambda: [model()])
@@ -140,6 +142,7 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
     gate: threading.Event = field(default_factory=threading.Event)
     calls: list[Any] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
+    knows_intervals: bool = True
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -154,6 +157,8 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
             pass
         if self.failures:
             _fail(context, self.failures.popleft())
+        if not self.knows_intervals:
+            request.ClearField("interval")
         return respond(request, self._find(request.model, request.version, context))
 
     def PredictStream(self, request_iterator: Any, context: Any) -> NoReturn:

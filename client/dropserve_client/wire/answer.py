@@ -35,14 +35,20 @@ _DETERMINISTIC_FIELDS: Final = ("aleatoric_variance", "interval_lower", "interva
 _MONTE_CARLO_FIELDS: Final = tuple(name for name in _ROW_AXIS if name != "mean")
 
 
-def prediction(response: prediction_pb2.PredictResponse, rows: int) -> Prediction:
+def prediction(
+    response: prediction_pb2.PredictResponse, rows: int, *, with_interval: bool = False
+) -> Prediction:
     """What a server answered to a request of so many `rows`.
 
     Raises
     ------
     ProtocolError
-        Where a tensor's bytes contradict its shape, or the answer has other rows than the request.
+        Where a tensor's bytes contradict its shape, or the answer has other rows than the request, or not the
+        interval that was asked for.
     """
+    if with_interval and not (response.HasField("interval_lower") or response.HasField("prediction_set")):
+        # To a server that does not know the field, nothing was asked.
+        raise ProtocolError("the answer has no interval: the server is an older one, that knows of none")
     fields: dict[str, Any] = {
         name: _array(getattr(response, name), name)
         for name in (_MONTE_CARLO_FIELDS if response.passes else _DETERMINISTIC_FIELDS)
