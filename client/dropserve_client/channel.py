@@ -23,6 +23,8 @@ LoadBalancing = Literal["pick_first", "round_robin"]
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What RFC 6750 calls b64token."""
 
+_URLS: Final = ("http://", "https://")
+
 REQUEST_BYTES: Final = 4 * 2**20 - 2**16
 """The largest request the SDK sends: what every gRPC server accepts, less room for the envelope."""
 
@@ -77,8 +79,8 @@ class TlsConfig:
 
 
 def checked_target(target: str) -> str:
-    """A target that names its port: gRPC would silently ask port 443 of one that does not."""
-    if not isinstance(target, str) or ":" not in target:
+    """A target that names its port, and is no URL: gRPC would silently ask port 443 of one that does not."""
+    if not isinstance(target, str) or ":" not in target or target.startswith(_URLS):
         raise InputError(f"the server must be HOST:PORT, e.g. localhost:8001, not {target!r}")
     return target
 

@@ -257,9 +257,9 @@ def test_none_is_no_way_to_say_no_timeout(connect: Callable[..., Any], address: 
         connect(address, timeout=None)
 
 
-@pytest.mark.parametrize("target", ["localhost", "", None])
+@pytest.mark.parametrize("target", ["localhost", "", None, "http://localhost:8001"])
 def test_a_target_names_its_port(connect: Callable[..., Any], target: Any) -> None:
-    with pytest.raises(InputError, match="localhost:8001"):
+    with pytest.raises(InputError, match=r"must be HOST:PORT, e\.g\. localhost:8001, not"):
         connect(target)
 
 
