@@ -22,7 +22,12 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in MISSING
     # NA compares to nothing, not even to itself.
-    return value is None or type(value).__name__ in {"NAType", "NaTType"} or bool(value != value)
+    if value is None or type(value).__name__ in {"NAType", "NaTType"}:
+        return True
+    try:
+        return bool(value != value)
+    except ValueError:  # an array, say, compares value by value
+        return False
 
 
 def accepting(columns: Sequence[Column]) -> NDArray[np.bool_]:

@@ -49,7 +49,7 @@ both = pytest.mark.parametrize("read", [by_the_library, by_the_sdk])
         ("03", 2), (3, 2), (3.0, 2), (np.float32(3), 2), (np.int8(3), 2), (0.5, 4), (np.float32(0.1), 5),
         (0.1, 5), ("0.10", 5), (7, -1), (True, 3), (np.False_, -1), (None, NAN), (NAN, NAN), (pd.NA, NAN),
         (pd.NaT, NAN), ("", NAN), ("n/a", NAN), ("?", NAN), (np.inf, -1), ("inf", -1), (10**400, -1),
-        (date(2026, 1, 1), -1), (b"red", -1),
+        (date(2026, 1, 1), -1), (b"red", -1), ([1, 2], -1), (np.array([1, 2]), -1),
     ],
 )  # fmt: skip
 def test_codes(where: Any, value: object, code: float) -> None:
