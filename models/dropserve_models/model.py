@@ -121,10 +121,12 @@ class Model:
         if passes is not None:
             passes = integer("passes", passes)
             seed = None if seed is None else integer("seed", seed)
-            options = MonteCarloOptions(
-                passes, seed, levels, return_samples, masks, mean_tolerance, std_tolerance
-            )
-        elif seed is not None or levels or return_samples or mean_tolerance or std_tolerance:
+            tolerances = [
+                None if given is None else number(field, given)
+                for field, given in (("mean_tolerance", mean_tolerance), ("std_tolerance", std_tolerance))
+            ]
+            options = MonteCarloOptions(passes, seed, levels, return_samples, masks, *tolerances)
+        elif levels or return_samples or (seed, mean_tolerance, std_tolerance) != (None, None, None):
             raise InputError(
                 "passes", "seed, quantiles, return_samples and tolerances need passes, e.g. passes=100"
             )
