@@ -9,6 +9,7 @@ Data flows top to bottom::
 
     metrics, figure    scores; figures with their standard errors
     calibrated         how a model's calibrated intervals and prediction sets did
+    truth              what they are compared with
     answers            its answers in both modes, through the engine that serves
     outputs            the figures and curves of a target or of classes
     evaluator, report  all of it, and as JSON

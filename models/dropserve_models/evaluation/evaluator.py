@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +13,10 @@ from dropserve_models.evaluation.answers import CRPS_PASSES, Answers, OnRows, as
 from dropserve_models.evaluation.figure import Figure
 from dropserve_models.evaluation.outputs import COVERAGES, of_classes, of_target
 from dropserve_models.evaluation.report import Curves, OutputReport, Report
+from dropserve_models.evaluation.truth import read_truth
 from dropserve_models.features import read_features
 from dropserve_models.model import Model
+from dropserve_models.options import check_options, integer, numbers
 from dropserve_models.prediction import Features, FloatArray, ModelInfo, MonteCarloOptions
 
 PASSES = 100
@@ -49,7 +51,8 @@ def evaluate(
         As `Model.predict` takes them; with a `baseline` that has other features, a frame with the columns of
         both.
     y : array-like [rows] or [rows, outputs]
-        The targets of a regression, or the classes: labels of the model, or else their numbers.
+        The targets of a regression, or the classes: labels of the model, or else their numbers. A label that
+        is a number goes by its shortest form: "3" for 3.0.
     passes : int
         Of Monte Carlo dropout.
     seed : int
@@ -77,12 +80,14 @@ def evaluate(
     info = model.info
     if baseline is not None:
         check_comparable(info, baseline.info)
+    coverages = numbers("coverages", coverages)
     for coverage in coverages:
         if not 0.0 < coverage < 1.0:
             raise InputError("coverages", f"coverage {coverage:g} is not within (0, 1)")
+    options = MonteCarloOptions(integer("passes", passes), integer("seed", seed))
+    check_options(options)
     features = read_features(X, info.feature_names, info.columns)
     truth = read_truth(y, info, len(features))
-    options = MonteCarloOptions(passes, seed)
     notes: list[str] = []
     calibrated = info.calibrated or (baseline is not None and baseline.info.calibrated)
     sizes = coverages if calibrated else ()
@@ -123,46 +128,6 @@ def check_comparable(info: ModelInfo, baseline: ModelInfo) -> None:
             f"the baseline {_title(baseline)} does not answer what {_title(info)} does: "
             f"{_answers(baseline)} instead of {_answers(info)}",
         )
-
-
-def read_truth(y: ArrayLike, info: ModelInfo, rows: int) -> NDArray[np.float64]:
-    """The truth as [rows, outputs] targets, or [rows, 1] numbers of classes.
-
-    Raises
-    ------
-    InputError
-        The shape is not that of the answers, a target is no finite number, or a class not the model's.
-    """
-    values: NDArray[Any] = np.asarray(y)
-    values = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
-    columns = len(info.output_names) if info.task == "regression" else 1
-    if values.shape != (rows, columns):
-        raise InputError(
-            "y",
-            f"the truth has shape {list(values.shape)}; {rows} rows of this model have [{rows}, {columns}]",
-        )
-    if info.task == "regression":
-        try:
-            numbers = values.astype(np.float64)
-        except (TypeError, ValueError):
-            raise InputError("y", "the targets are not numbers") from None
-        if not np.isfinite(numbers).all():
-            raise InputError(
-                "y", f"row {int(np.argwhere(~np.isfinite(numbers))[0, 0])}: the target is not finite"
-            )
-        return numbers
-    number_of = {label: number for number, label in enumerate(info.output_names)}
-    found = [str(value) for value in values[:, 0].tolist()]
-    unknown = [label for label in found if label not in number_of]
-    if unknown and values.dtype.kind in "iub" and values.min() >= 0 and values.max() < len(number_of):
-        return values.astype(np.float64)
-    if unknown:
-        raise InputError(
-            "y",
-            f"row {found.index(unknown[0])}: {unknown[0]!r} is no class of the model; "
-            f"it has: {', '.join(info.output_names[:20])}",
-        )
-    return np.array([[number_of[label]] for label in found], np.float64)
 
 
 def _subjects(

@@ -130,8 +130,11 @@ def test_classes() -> None:
 def test_classes_as_labels_or_numbers() -> None:
     numbers = RANDOM.integers(0, 2, 60)
     labels = np.array(BINARY.info.output_names)[numbers]
-    one, other = (evaluate(BINARY, X, y, passes=20) for y in (numbers, labels.tolist()))
-    assert one.to_json() == other.to_json()
+    one, *others = (
+        evaluate(BINARY, X, y, passes=20).to_json()
+        for y in (numbers, labels.tolist(), numbers.astype(float), numbers.astype(bool), numbers[:, None])
+    )
+    assert others == [one] * 4
 
 
 def test_strange_rows() -> None:
@@ -220,7 +223,12 @@ def test_many_passes_are_told_to_be_cut_for_the_crps() -> None:
         (NOISY, np.full((60, 2), "a"), "the targets are not numbers"),
         (CLASSIFIER, [7] * 60, "row 0: '7' is no class of the model"),
         (CLASSIFIER, ["x"] * 60, "row 0: 'x' is no class of the model"),
+        (CLASSIFIER, [0.5] * 60, "row 0: '0.5' is no class of the model"),
+        (CLASSIFIER, [0.0] * 59 + [np.nan], "row 59: 'nan' is no class of the model"),
         (CLASSIFIER, [0] * 59, r"the truth has shape \[59, 1\]"),
+        (CLASSIFIER, [], r"the truth has shape \[0, 1\]; 60 rows of this model have \[60, 1\]"),
+        (CLASSIFIER, None, r"the truth has shape \[1, 1\]"),
+        (NOISY, [[1.0], [1.0, 2.0]], "the truth can't be read as an array"),
     ],
 )
 def test_wrong_truth(model: Model, y: object, message: str) -> None:
@@ -228,8 +236,23 @@ def test_wrong_truth(model: Model, y: object, message: str) -> None:
         evaluate(model, X, y)  # type: ignore[arg-type]
 
 
-def test_wrong_coverage_and_passes() -> None:
-    with pytest.raises(InputError, match="coverage 1 is not within"):
-        evaluate(NOISY, X, Y, coverages=[1.0])
-    with pytest.raises(InputError, match="passes is 0"):
-        evaluate(NOISY, X, Y, passes=0)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coverages": [1.0]}, "coverage 1 is not within"),
+        ({"coverages": 0.9}, "coverages is 0.9; it must be a list of numbers"),
+        ({"coverages": ["wide"]}, "it must be a list of numbers"),
+        ({"passes": 0}, "passes is 0"),
+        ({"passes": 1.5}, "passes is 1.5; it must be an integer"),
+        ({"passes": None}, "passes is None; it must be an integer"),
+        ({"seed": "x"}, "seed is 'x'; it must be an integer"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_computed(
+    options: dict[str, object], message: str
+) -> None:
+    done: list[int] = []
+    with pytest.raises(InputError, match=message):
+        evaluate(NOISY, X, Y, on_rows=done.append, **options)  # type: ignore[arg-type]
+    assert not done
