@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
 
 from dropserve_models.errors import InputError, MemoryLimitError, MonteCarloUnavailable
-from dropserve_models.prediction import FloatArray, MonteCarloOptions
+from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
 from dropserve_server.errors import DeadlineExpired, LimitExceeded, QueueFull
 from dropserve_server.lane import Lane
 from dropserve_server.metrics import Metrics
@@ -210,3 +211,25 @@ def test_cancelled_and_expired_requests_are_dropped_before_they_are_computed() -
         assert bench.deterministic.rows == 0
 
     assert [len(features) for features, _ in run(scenario).model.calls] == [1, 4]
+
+
+@pytest.mark.parametrize("values", [4, 5])
+def test_the_intervals_of_many_values_are_not_the_event_loops_to_compute(
+    monkeypatch: pytest.MonkeyPatch, values: int
+) -> None:
+    monkeypatch.setattr("dropserve_server.predictor._QUICKLY_BOUNDED", values)
+    threads = []
+
+    class Model(FakeModel):
+        def add_interval(self, prediction: Prediction, coverage: float) -> Prediction:
+            threads.append(threading.current_thread())
+            return super().add_interval(prediction, coverage)
+
+    async def scenario(bench: Bench) -> None:
+        job = await bench.predictor.predict(bench.served, rows(2), interval=0.5)
+        assert job.result is not None
+        assert job.result.interval_lower is not None
+        np.testing.assert_array_equal(job.result.interval_lower, job.result.mean - 5)
+
+    run(scenario, Model())
+    assert (threads == [threading.main_thread()]) == (values == 5)
