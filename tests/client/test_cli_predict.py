@@ -230,16 +230,20 @@ def test_models_are_listed(run: Run, service: FakeService) -> None:
         model(
             "digits", "1", is_default=False, task=model_pb2.TASK_MULTICLASS, output_names=list("0123456789")
         ),
-        model("digits", "2", drop_rates=[], monte_carlo_unavailable="it has no Dropout node"),
+        model(
+            "digits", "2", drop_rates=[], calibrated=True, monte_carlo_unavailable="it has no Dropout node"
+        ),
     ]
     status, out, _ = run("models")
     assert status == 0
     header, first, second = out.splitlines()
     assert header.split("  ")[0] == "name"
-    for part in ("digits", "multiclass", "0, 1, 2, ... (10)", "0.1, 0.5", "CPU", "yes"):
+    for part in ("digits", "multiclass", "0, 1, 2, ... (10)", "0.1, 0.5", "CPU"):
         assert part in first
-    for part in ("2 (default)", "regression", "u, v", "none", "no: it has no Dropout node"):
+    assert first.split()[-2:] == ["no", "yes"]  # intervals, error bars
+    for part in ("2 (default)", "regression", "u, v", "none"):
         assert part in second
+    assert second.partition("CPU")[2].split(maxsplit=1) == ["yes", "no: it has no Dropout node"]
 
 
 def test_what_should_be_served_and_is_not_is_named(run: Run, service: FakeService) -> None:

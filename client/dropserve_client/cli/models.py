@@ -52,7 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     with connect(arguments) as client:
         models, not_served = client.list_models(), client.list_not_served()
     if models:
-        header = ("name", "version", "task", "features", "outputs", "drop rates", "provider", "error bars")
+        header = (
+            "name", "version", "task", "features", "outputs", "drop rates", "provider",
+            "intervals", "error bars",
+        )  # fmt: skip
         print(table(header, [_line(model) for model in models], right={3}))
     else:
         print(f"{arguments.server} serves no models")
@@ -104,6 +107,7 @@ def _line(model: ModelInfo) -> tuple[str, ...]:
         _shortened(model.output_names),
         ", ".join(f"{rate:g}" for rate in model.drop_rates) or "none",
         model.provider.removesuffix("ExecutionProvider"),
+        "yes" if model.calibrated else "no",
         "yes" if model.monte_carlo_unavailable is None else f"no: {model.monte_carlo_unavailable}",
     )
 
