@@ -19,7 +19,7 @@ import pytest
 
 from dropserve_client.cli import extras
 from dropserve_client.cli import main as cli
-from support.fake_server import FakeService, serving
+from support.fake_server import FakeService, model, serving
 
 DROPSERVE = Path(sys.executable).with_name("dropserve")
 
@@ -204,16 +204,47 @@ def test_control_c_ends_a_call_quietly(waiting: subprocess.Popen[str]) -> None:
     assert (waiting.returncode, out, err) == (130, "", "")
 
 
+def listing(
+    service: FakeService,
+    stdout: Any = None,
+    before: Callable[[], None] | None = None,
+    env: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """``dropserve models``, of a service, as a process that does something `before` it begins."""
+    with serving(service) as address:
+        return subprocess.run(
+            [str(DROPSERVE), "models", "--server", address],
+            stdout=stdout, stderr=subprocess.PIPE, preexec_fn=before, env=env, timeout=30, check=False,
+        )  # fmt: skip
+
+
 def test_a_reader_that_leaves_is_no_failure() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        with serving(FakeService()) as address:
-            command = [str(DROPSERVE), "models", "--server", address]
-            process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False)
+        process = listing(FakeService(), stdout=writer)
     finally:
         os.close(writer)
     assert (process.returncode, process.stderr) == (141, b"")
+
+
+def test_output_that_cant_be_written_is_told_in_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        process = listing(FakeService(), stdout=full)
+    said = b"dropserve models: can't write its output: No space left on device\n"
+    assert (process.returncode, process.stderr) == (1, said)
+
+
+def test_without_an_output_there_is_none() -> None:
+    process = listing(FakeService(), before=lambda: os.close(1))
+    assert (process.returncode, process.stderr) == (0, b"")
+
+
+def test_names_that_the_outputs_encoding_lacks_are_no_failure() -> None:
+    service = FakeService(models=[model(output_names=["größe"])])
+    process = listing(service, stdout=subprocess.PIPE, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert b" gr??e " in process.stdout
 
 
 def test_starting_is_light() -> None:

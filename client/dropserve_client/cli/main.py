@@ -13,6 +13,8 @@ Exit status: 0 done; 1 failed; 2 wrong usage or data; 130 interrupted; 141 nobod
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 import traceback
@@ -25,29 +27,40 @@ from dropserve_client.cli.extras import missing_packages
 GROUP = "dropserve.commands"
 DEBUG = "DROPSERVE_DEBUG"
 
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that its encoding can't write is no failure
     try:
-        status = _run(_parser().parse_args(argv))
-        sys.stdout.flush()
+        return _run(_parser().parse_args(argv))
     except SystemExit as exit_:  # argparse: help, version, wrong usage
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Python flushes stdout once more at exit, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return 141
-    return status
 
 
 def _run(arguments: argparse.Namespace) -> int:
     command, extra = arguments.command, getattr(arguments, "extra", None)
     try:
-        return int(arguments.run(arguments))
+        status = int(arguments.run(arguments))
+        if sys.stdout is not None:  # it is None where it was closed before we started
+            sys.stdout.flush()
+        return status
     except BrokenPipeError:
         raise
+    except OSError as error:
+        # Commands tell what happens to the files they name: no file, it is the output.
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            return _bug(command, error)
+        _write_no_more()
+        _tell(f"dropserve {command}: can't write its output: {error.strerror}")
+        return 1
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if extra and not package.startswith("dropserve"):
@@ -56,6 +69,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return _bug(command, error)
     except Exception as error:  # noqa: BLE001  # the last place where it can be told in one line
         return _bug(command, error)
+
+
+def _write_no_more() -> None:
+    """Python flushes stdout once more at exit, which must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _bug(command: str, error: Exception) -> int:
