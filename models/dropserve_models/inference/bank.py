@@ -38,7 +38,7 @@ class MaskBank:
     Parameters
     ----------
     limit_bytes : int
-        What the sets kept may take; the least recently used go first.
+        What the sets kept may take, once nobody uses them; the least recently used go first.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -47,7 +47,7 @@ class MaskBank:
         self._sets: OrderedDict[Hashable, Any] = OrderedDict()
         self._uses: dict[Hashable, int] = {}
         self._sizes: dict[Hashable, int] = {}
-        self._grown: set[Hashable] = set()  # used since they were measured
+        self._grown: set[Hashable] = set()  # perhaps, since they were measured
         self._slots = random.Random(fresh_seed())
 
     def seeded(self, seed: int, kind: Hashable, draw: Callable[[int], S]) -> S:
@@ -57,6 +57,17 @@ class MaskBank:
     def unseeded(self, kind: Hashable, draw: Callable[[int], S]) -> S:
         """Masks that few other requests have."""
         return self._get((self._slots.randrange(-SLOTS, 0), kind), lambda: draw(fresh_seed()), USES)
+
+    def trim(self) -> None:
+        """Keep to the limit: sets grow when they are used, by the weights that are gathered for them."""
+        with self._lock:
+            self._evict()
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        with self._lock:
+            for kept in (self._sets, self._uses, self._sizes, self._grown):
+                kept.clear()
 
     def _get(self, key: Hashable, draw: Callable[[], S], uses: int | None) -> S:
         with self._lock:
@@ -71,17 +82,18 @@ class MaskBank:
             self._sets[key] = made
             self._sets.move_to_end(key)
             self._uses[key] = 1
-            self._grown.add(key)
-            self._evict(newest=key)
+            self._sizes[key] = made.nbytes
+            self._evict()
+            if key in self._sets:
+                self._grown.add(key)  # when it is first used, which is still to come
         return made
 
-    def _evict(self, newest: Hashable) -> None:
+    def _evict(self) -> None:
         for key in self._grown:
             self._sizes[key] = self._sets[key].nbytes
-        self._grown = {newest}  # it grows when it is first used, which is still to come
+        self._grown.clear()
         total = sum(self._sizes.values())
-        while total > self._limit and len(self._sets) > 1:
+        while total > self._limit:
             key, _ = self._sets.popitem(last=False)
             del self._uses[key]
-            self._grown.discard(key)
             total -= self._sizes.pop(key)

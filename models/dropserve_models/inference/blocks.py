@@ -87,9 +87,7 @@ class BlockMasks:
     def nbytes(self) -> int:
         """What this takes in memory."""
         units = sum(chosen.index.nbytes + chosen.valid.nbytes for chosen in list(self._chosen.values()))
-        groups = sum(
-            group.nbytes for parts in list(self._grouped.values()) for group in parts if group is not self
-        )
+        groups = sum(group.nbytes for parts in list(self._grouped.values()) for group in parts)
         tensors = sum(tensor.nbytes for tensor in list(self._once.values()))
         return units + groups + tensors + sum(marks.nbytes for marks in self._marks)
 
@@ -115,17 +113,17 @@ class BlockMasks:
         A group is padded to its widest pass. So strata of one pass are first sorted by how many units of
         `site` they drop.
         """
+        (size, count), *rest = self.strata
+        if rest or self.passes < 2 * GROUP:
+            return [self]  # and not kept: what refers to itself stays until the garbage is collected
         if site not in self._grouped:
-            (size, count), *rest = self.strata
-            if rest or self.passes < 2 * GROUP:
-                parts = [self]
-            else:
-                order = np.arange(self.passes)
-                if size == 1:
-                    order = np.argsort(self._marks[site].sum(axis=1), kind="stable")
-                split = np.array_split(order.reshape(count, size), max(1, self.passes // GROUP))
-                parts = [self._subset(part.reshape(-1), ((size, len(part)),)) for part in split if len(part)]
-            self._grouped[site] = parts
+            order = np.arange(self.passes)
+            if size == 1:
+                order = np.argsort(self._marks[site].sum(axis=1), kind="stable")
+            split = np.array_split(order.reshape(count, size), max(1, self.passes // GROUP))
+            self._grouped[site] = [
+                self._subset(part.reshape(-1), ((size, len(part)),)) for part in split if len(part)
+            ]
         return self._grouped[site]
 
     def _units(self, which: str, site: int) -> Units:

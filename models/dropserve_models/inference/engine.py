@@ -8,6 +8,7 @@ are keyed by its number and every step treats each row on its own.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,15 +28,15 @@ from dropserve_models.inference.part import Part
 from dropserve_models.inference.plan import ADAPTIVE_PASSES, make_plan
 from dropserve_models.inference.program import Linear, Program
 from dropserve_models.inference.runner import Runner
+from dropserve_models.inference.scratch import Scratch, shared_scratch
 from dropserve_models.inference.small.requests import SmallRequests
-from dropserve_models.inference.workspace import ROW_MULTIPLE, Workspace
+from dropserve_models.inference.workspace import ROW_MULTIPLE, WEIGHT_BYTES, Workspace
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate
 
 log = logging.getLogger(__name__)
 
-BANK_BYTES = 64 * 2**20
-"""What the masks that a model keeps from one request to the next may take. A request whose masks would take
-more draws them block by block, and keeps none."""
+BANK_BYTES = 16 * 2**20
+"""What the masks that a model keeps from one request to the next may take."""
 THINNED_WORK = 1_500_000
 """Rows times multiplications a pass: from here on, gathering the weights of each pass costs less than
 multiplying the units that it drops. (Measured with 4,000 to 68,000 weights.)"""
@@ -72,9 +73,11 @@ class Engine:
         self._inputs = Boundary(program, prefix)
         self._classifier = classifier
         self.device = torch.device("cpu")
-        self._runner = Runner(program, self.plan)
+        scratch = shared_scratch()
+        self._runner = Runner(program, self.plan, scratch)
         self._workspace = Workspace(program, self.plan, memory_bytes)
         self._bank = MaskBank(BANK_BYTES)
+        weakref.finalize(self, _leave, self._bank, scratch).atexit = False
         self.small: SmallRequests | None = None
         self._threads = torch.get_num_threads()
         layers = {step.out: step for step in program.steps if isinstance(step, Linear)}
@@ -263,9 +266,12 @@ class Engine:
 
         # What is gathered for a set of masks depends on whether their last dropout is integrated.
         kind = (options.passes, options.masks, self.plan.integrates(options), limit, draws)
-        large = self._workspace.masks(options.passes, thinned) > BANK_BYTES
+        large = self._workspace.masks(options.passes, thinned) > WEIGHT_BYTES  # to be there at once
         if options.seed is not None and not large:
-            yield from self._bank.seeded(options.seed, kind, lambda seed: RequestMasks(draw(seed)))
+            try:
+                yield from self._bank.seeded(options.seed, kind, lambda seed: RequestMasks(draw(seed)))
+            finally:
+                self._bank.trim()
         elif large or thinned:
             # Weights gathered for thinning would fill the bank, and cost less than the work they serve.
             yield from draw(fresh_seed() if options.seed is None else options.seed)
@@ -278,6 +284,12 @@ class Engine:
             name: torch.from_numpy(np.require(value, requirements="W")).t().contiguous().unsqueeze(1)
             for name, value in self._inputs.values(features).items()
         }
+
+
+def _leave(bank: MaskBank, scratch: Scratch) -> None:
+    """Give the system the memory that an engine which is no more had its values in."""
+    bank.clear()
+    scratch.clear()
 
 
 def _every_pass(value: Tensor, masks: BlockMasks) -> Tensor:

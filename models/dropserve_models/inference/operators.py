@@ -24,6 +24,7 @@ from dropserve_models.inference.program import (
     Softmax,
     Step,
 )
+from dropserve_models.inference.scratch import Empty
 
 Operation = Callable[..., Tensor]
 
@@ -78,13 +79,16 @@ def column(constant: Array) -> Tensor:
     return torch.from_numpy(constant.copy()).reshape(-1, 1, 1)
 
 
-def operation(step: Step) -> Operation:
-    """The function of a step's values; a Drop's is its mask's business, and the identity here."""
+def operation(step: Step, empty: Empty = torch.empty) -> Operation:
+    """The function of a step's values; a Drop's is its mask's business, and the identity here.
+
+    `empty` makes what large results are written to.
+    """
     match step:
         case Drop():
             return lambda x: x
         case Linear():
-            return linear(step)
+            return linear(step, empty)
         case Elementwise():
             return elementwise(step)
         case Softmax():
@@ -116,14 +120,16 @@ def elementwise(step: Elementwise) -> Operation:
     return _UNARY[step.op]
 
 
-def linear(step: Linear) -> Operation:
+def linear(step: Linear, empty: Empty = torch.empty) -> Operation:
     """x [in, passes, rows] -> [out, passes, rows], one matrix product."""
     weight = padded(torch.from_numpy(step.weight.copy()))
     bias = None if step.bias is None else column(step.bias)
     units = len(step.weight)
 
     def apply(x: Tensor) -> Tensor:
-        result = torch.mm(weight, x.reshape(x.shape[0], -1))[:units].view(-1, *x.shape[1:])
+        x_flat = x.reshape(x.shape[0], -1)
+        result = torch.mm(weight, x_flat, out=empty(len(weight), x_flat.shape[1]))
+        result = result[:units].view(-1, *x.shape[1:])
         return result if bias is None else result.add_(bias)
 
     return apply

@@ -25,7 +25,8 @@ from dropserve_models.inference import operators
 from dropserve_models.inference.blocks import BlockMasks
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import Drop, Elementwise, Linear, Program, Step, arguments
-from dropserve_models.inference.subnetworks import Layer, Units
+from dropserve_models.inference.scratch import Scratch
+from dropserve_models.inference.subnetworks import Layer, Units, take
 
 GATHER_RATE = 0.3
 """From this drop rate on, leaving stochastic inputs out of a product saves more than gathering them costs."""
@@ -48,16 +49,23 @@ class Passes:
 
 
 class Runner:
-    """Runs a program according to its plan. Thread-safe."""
+    """Runs a program according to its plan. Thread-safe.
 
-    def __init__(self, program: Program, plan: Plan) -> None:
+    Parameters
+    ----------
+    scratch : Scratch
+        Where large values are made.
+    """
+
+    def __init__(self, program: Program, plan: Plan, scratch: Scratch) -> None:
+        self._empty = scratch.empty
         self.program = program
         self.plan = plan
         fresh = _read_once(program)
         self._operations = [
             torch.relu_
             if isinstance(step, Elementwise) and step.op == "Relu" and step.args[0] in fresh
-            else operators.operation(step)
+            else operators.operation(step, self._empty)
             for step in program.steps
         ]
         self._constants = [
@@ -117,8 +125,9 @@ class Runner:
             return Passes([values[name] for name in self.program.outputs], None)
         assert self.plan.affine is not None
         hidden = values[self.plan.affine.x]
-        mean = _product(self._mean, hidden)[: self._predictions].add_(self._offset)
-        within = _product(self._within, hidden.square())[: self._predictions]
+        mean = self._product(self._mean, hidden)[: self._predictions].add_(self._offset)
+        squares = torch.mul(hidden, hidden, out=self._alike(hidden))
+        within = self._product(self._within, squares)[: self._predictions]
         return Passes([mean, *(values[name] for name in self.program.outputs[1:])], within)
 
     def prepare(self, boundary: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -139,7 +148,9 @@ class Runner:
         mask = masks.scaled(step.site)
         if 1 < x.shape[1] < mask.shape[1]:
             x = x.repeat_interleave(masks.draws, 1)
-        return x * mask
+        if x.shape[1] > 1 and not x.is_contiguous():
+            return x * mask
+        return torch.mul(x, mask, out=self._empty(len(x), max(x.shape[1], mask.shape[1]), x.shape[2]))
 
     def _packing(self, name: str, masks: BlockMasks, integrate: bool) -> Units | None:
         """The kept units that a value is reduced to when thinning, or None where it holds all."""
@@ -155,11 +166,14 @@ class Runner:
         """
         layer, drop = self._layers[name], self.plan.fused[name]
         if integrate and drop.site == self.plan.tail:
-            return masks.once(name, lambda: layer.weights(masks.binary(drop.site), None))
+            return masks.once(name, lambda: layer.weights(masks.binary(drop.site), None, self._empty))
         outputs = self._packing(name, masks, integrate)
         inputs = self._inputs(drop, masks, integrate)
         return masks.once(
-            name, lambda: layer.weights(masks.binary(drop.site) if inputs is None else inputs, outputs)
+            name,
+            lambda: layer.weights(
+                masks.binary(drop.site) if inputs is None else inputs, outputs, self._empty
+            ),
         )
 
     def _inputs(self, drop: Drop, masks: BlockMasks, integrate: bool) -> Units | None:
@@ -176,29 +190,29 @@ class Runner:
         outputs = self._packing(step.out, masks, integrate)
         drop = self.plan.fused.get(step.out)
         if drop is None:
-            weights = masks.once(step.out, lambda: layer.weights(None, outputs))
-            return _product_of_passes(weights, values[step.x].permute(1, 0, 2), layer.biases(outputs))
+            weights = masks.once(step.out, lambda: layer.weights(None, outputs, self._empty))
+            return self._product_of_passes(weights, values[step.x].permute(1, 0, 2), layer.biases(outputs))
         weights = self.make_weights(masks, step.out, integrate=integrate)
         batch = values[drop.x].permute(1, 0, 2)
         if integrate and drop.site == self.plan.tail:
             return self._tail_draws(weights, batch, masks, layer.biases(None))
         inputs = self._inputs(drop, masks, integrate)
         if inputs is not None and self._packing(drop.x, masks, integrate) is None:
-            batch = _gather(batch, inputs)
+            batch = self._gather(batch, inputs)
         if drop.x in self.program.boundary and self.program.sites[drop.site].rate <= 0.5:
             full = values[_full(step.out)].permute(1, 0, 2)
             if outputs is None:
-                return torch.baddbmm(full.expand(masks.passes, -1, -1), weights, batch, alpha=-1.0).permute(
-                    1, 0, 2
-                )
-            return _gather(full, outputs).baddbmm_(weights, batch, alpha=-1.0).permute(1, 0, 2)
-        return _product_of_passes(weights, batch, layer.biases(outputs))
+                full = full.expand(masks.passes, -1, -1)
+                result = torch.baddbmm(full, weights, batch, alpha=-1.0, out=self._empty(*full.shape))
+                return result.permute(1, 0, 2)
+            return self._gather(full, outputs).baddbmm_(weights, batch, alpha=-1.0).permute(1, 0, 2)
+        return self._product_of_passes(weights, batch, layer.biases(outputs))
 
     def _tail_draws(self, weights: Tensor, batch: Tensor, masks: BlockMasks, biases: Tensor | None) -> Tensor:
         """The tail's layer for every draw: those of a pass meet the same activations, so one product does."""
         passes, draws, width = masks.passes, masks.draws, weights.shape[1]
         stacked = weights.view(passes, draws * width, -1)
-        product = torch.bmm(stacked, batch.expand(passes, -1, -1)).view(passes * draws, width, -1)
+        product = self._bmm(stacked, batch.expand(passes, -1, -1)).view(passes * draws, width, -1)
         return (product if biases is None else product.add_(biases)).permute(1, 0, 2)
 
     def _elementwise(
@@ -216,6 +230,38 @@ class Runner:
         pending = iter(constants)
         args = [values[arg] if isinstance(arg, str) else next(pending) for arg in step.args]
         return self._operations[number](*_aligned(args))
+
+    def _product(self, weight: Tensor, x: Tensor) -> Tensor:
+        """weight [out, in] times a value [in, passes, rows], whichever way its memory is laid out."""
+        if x.is_contiguous():
+            flat = x.view(len(x), -1)
+            product = torch.mm(weight, flat, out=self._empty(len(weight), flat.shape[1]))
+            return product.view(-1, *x.shape[1:])
+        batch = x.permute(1, 0, 2)
+        return self._bmm(weight.expand(len(batch), -1, -1), batch).permute(1, 0, 2)
+
+    def _product_of_passes(self, weights: Tensor, batch: Tensor, biases: Tensor | None) -> Tensor:
+        """weights [passes or 1, out, in] times [passes or 1, in, rows], plus biases: [out, passes, rows]."""
+        passes = max(weights.shape[0], batch.shape[0])
+        product = self._bmm(weights.expand(passes, -1, -1), batch.expand(passes, -1, -1))
+        return (product if biases is None else product.add_(biases)).permute(1, 0, 2)
+
+    def _bmm(self, left: Tensor, right: Tensor) -> Tensor:
+        return torch.bmm(left, right, out=self._empty(*left.shape[:2], right.shape[2]))
+
+    def _gather(self, batch: Tensor, kept: Units) -> Tensor:
+        """The kept units [passes, width, rows] of [passes or 1, units, rows]."""
+        if batch.shape[0] == 1:
+            return take(batch[0], kept.index, self._empty)
+        index = kept.index[:, :, None].expand(-1, -1, batch.shape[2])
+        return torch.gather(batch, 1, index, out=self._empty(*index.shape))
+
+    def _alike(self, x: Tensor) -> Tensor:
+        """An empty value [units, passes, rows] whose memory is laid out like that of `x`."""
+        units, passes, rows = x.shape
+        if x.stride(0) < x.stride(1):
+            return self._empty(passes, units, rows).permute(1, 0, 2)
+        return self._empty(units, passes, rows)
 
 
 def _read_once(program: Program) -> set[str]:
@@ -251,28 +297,6 @@ def _aligned(args: Sequence[Tensor]) -> Sequence[Tensor]:
     return [
         arg.repeat_interleave(most // arg.shape[1], 1) if 1 < arg.shape[1] < most else arg for arg in args
     ]
-
-
-def _product(weight: Tensor, x: Tensor) -> Tensor:
-    """weight [out, in] times a value [in, passes, rows], whichever way its memory is laid out."""
-    if x.is_contiguous():
-        return torch.mm(weight, x.reshape(len(x), -1)).view(-1, *x.shape[1:])
-    batch = x.permute(1, 0, 2)
-    return torch.bmm(weight.expand(len(batch), -1, -1), batch).permute(1, 0, 2)
-
-
-def _product_of_passes(weights: Tensor, batch: Tensor, biases: Tensor | None) -> Tensor:
-    """weights [passes or 1, out, in] times [passes or 1, in, rows], plus biases: [out, passes, rows]."""
-    passes = max(weights.shape[0], batch.shape[0])
-    product = torch.bmm(weights.expand(passes, -1, -1), batch.expand(passes, -1, -1))
-    return (product if biases is None else product.add_(biases)).permute(1, 0, 2)
-
-
-def _gather(batch: Tensor, kept: Units) -> Tensor:
-    """The kept units [passes, width, rows] of [passes or 1, units, rows]."""
-    if batch.shape[0] == 1:
-        return batch[0].index_select(0, kept.index.view(-1)).view(*kept.index.shape, -1)
-    return batch.gather(1, kept.index[:, :, None].expand(-1, -1, batch.shape[2]))
 
 
 def _pick(constant: Tensor, kept: Units) -> Tensor:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dropserve_models.inference.program import Linear
+from dropserve_models.inference.scratch import Empty
 
 WIDTH_MULTIPLE = 8
 """Units units are padded to a multiple of this: a vector register's worth."""
@@ -51,23 +52,24 @@ class Layer:
         self._transposed = self.weight.t().contiguous()
         self.bias = None if step.bias is None else torch.from_numpy(step.bias.copy())
 
-    def weights(self, inputs: Units | Tensor | None, outputs: Units | None) -> Tensor:
+    def weights(
+        self, inputs: Units | Tensor | None, outputs: Units | None, empty: Empty = torch.empty
+    ) -> Tensor:
         """The part of the weights that a pass needs, [passes, outputs, inputs].
 
         `inputs` are the units that count, or a mask of 0 and 1 [passes, in] that leaves the others in place.
         """
         if isinstance(inputs, Units) and outputs is None:
-            passes, width = inputs.index.shape
-            gathered = self._transposed.index_select(0, inputs.index.view(-1)).view(passes, width, -1)
+            gathered = take(self._transposed, inputs.index, empty)
             return gathered.mul_(inputs.valid[:, :, None]).transpose(1, 2)
         if outputs is None:
             if isinstance(inputs, Tensor):
-                return self.weight * inputs[:, None, :]
+                return torch.mul(self.weight, inputs[:, None, :], out=empty(len(inputs), *self.weight.shape))
             return self.weight[None]
-        weight = self.weight.index_select(0, outputs.index.view(-1)).view(*outputs.index.shape, -1)
+        weight = take(self.weight, outputs.index, empty)
         if isinstance(inputs, Units):
             index = inputs.index[:, None, :].expand(-1, weight.shape[1], -1)
-            return weight.gather(2, index).mul_(inputs.valid[:, None, :])
+            return torch.gather(weight, 2, index, out=empty(*index.shape)).mul_(inputs.valid[:, None, :])
         return weight if inputs is None else weight.mul_(inputs[:, None, :])
 
     def biases(self, outputs: Units | None) -> Tensor | None:
@@ -77,3 +79,11 @@ class Layer:
         if outputs is None:
             return self.bias[None, :, None]
         return self.bias.index_select(0, outputs.index.view(-1)).view(*outputs.index.shape, 1)
+
+
+def take(rows: Tensor, index: Tensor, empty: Empty) -> Tensor:
+    """Rows [..., width] of a matrix [rows, width] by their numbers [...]."""
+    width = rows.shape[1]
+    taken = empty(*index.shape, width)
+    torch.index_select(rows, 0, index.view(-1), out=taken.view(-1, width))
+    return taken

@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import count, pairwise
 
 import numpy as np
+import torch
 
 from dropserve_models.inference.bank import SLOTS, USES, MaskBank
 from dropserve_models.inference.blocks import BlockMasks, RequestMasks
@@ -68,4 +69,22 @@ def test_the_least_recently_used_sets_go_when_the_bank_is_full() -> None:
     assert again is not first
     for seed in range(6, 20):
         bank.seeded(seed, "kind", masks)
+    assert bank.seeded(0, "kind", masks) is not first
+
+
+def test_sets_that_grow_in_use_do_not_take_more_than_the_limit() -> None:
+    bank = MaskBank(5_000)
+    sets = [bank.seeded(seed, "kind", masks) for seed in range(4)]
+    sets[3][0].once("weights", lambda: torch.zeros(500))
+    bank.trim()
+    assert bank.seeded(3, "kind", masks) is sets[3]
+    assert bank.seeded(2, "kind", masks) is sets[2]
+    assert bank.seeded(0, "kind", masks) is not sets[0]
+
+
+def test_a_set_that_is_more_than_the_limit_is_not_kept() -> None:
+    bank = MaskBank(5_000)
+    first = bank.seeded(0, "kind", masks)
+    first[0].once("weights", lambda: torch.zeros(5_000))
+    bank.trim()
     assert bank.seeded(0, "kind", masks) is not first
