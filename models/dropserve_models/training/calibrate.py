@@ -21,7 +21,7 @@ from dropserve_models.training.fit import OnEpoch
 from dropserve_models.training.pipeline import Pipeline
 from dropserve_models.training.pipelines import Fitted
 from dropserve_models.training.randomness import derive
-from dropserve_models.training.split import Rows
+from dropserve_models.training.split import Rows, fewest_rows
 from dropserve_models.training.table import Doubles, Table
 from dropserve_models.training.task import Goal
 from dropserve_models.training.tuning import MONTE_CARLO, HeldOut, Tuning, has_dropout, opened, tune
@@ -81,13 +81,15 @@ class Calibrator:
 
     Attributes
     ----------
+    method : "cv", "none" or float
+        Fraction of the rows that is held out.
     rows_to_learn_from : ndarray
         Numbers of the rows that are not held out to calibrate on.
 
     Raises
     ------
     DataError
-        The rows are too few to hold some out.
+        The rows are too few to hold some out, or for the folds.
     """
 
     def __init__(
@@ -95,11 +97,23 @@ class Calibrator:
     ) -> None:
         self._table, self._goal = table, goal
         self._rows_seed, self._folds_seed = derive(seed, 2)
-        self._method = resolve(config.calibration, table.rows)
+        self.method = resolve(config.calibration, table.rows)
         self.rows_to_learn_from, self._held_out = np.arange(table.rows), np.arange(0)
-        if isinstance(self._method, float):
+        fewest = fewest_rows(config.validation)
+        if isinstance(self.method, float):
             self.rows_to_learn_from, self._held_out = hold_out(
-                table.rows, self._method, np.random.default_rng(self._rows_seed)
+                table.rows, self.method, np.random.default_rng(self._rows_seed)
+            )
+            if (left := len(self.rows_to_learn_from)) < fewest:
+                raise DataError(
+                    f"calibration on {self.method:g} of {table.rows} rows leaves {left} to learn from: "
+                    f"at least {fewest} are needed"
+                )
+        elif self.method == "cv" and table.rows <= fewest:
+            # Each fold leaves a row out. Told now, not when the model has been trained.
+            raise DataError(
+                f"calibration by folds needs at least {fewest + 1} rows, and there are {table.rows}: "
+                "ask for --calibration none"
             )
 
     def calibrate(
@@ -122,11 +136,11 @@ class Calibrator:
         Raises
         ------
         ConfigError
-            There are too few rows for the folds, or their training diverged.
+            The training of a fold diverged.
         """
-        if self._method == "none":
+        if self.method == "none":
             return Calibrated(fitted.pipeline, None)
-        if self._method != "cv":
+        if self.method != "cv":
             return self._on_held_out_rows(fitted, validation)
         config = fitted.fit.config
         if not len(fitted.fit.split.validation):

@@ -25,6 +25,11 @@ class Split:
     validation: NDArray[np.intp]
 
 
+def fewest_rows(fraction: float) -> int:
+    """How many rows `split_rows` needs to hold out such a fraction."""
+    return FEWEST_ROWS * (2 if fraction > 0.0 else 1)
+
+
 def split_rows(
     goal: Goal, fraction: float, random: np.random.Generator, rows: NDArray[np.intp] | None = None
 ) -> Split:
@@ -41,13 +46,12 @@ def split_rows(
         Fewer than 2 rows would be left on either side.
     """
     rows = np.arange(len(goal.values)) if rows is None else rows
-    sides = 2 if fraction > 0.0 else 1
-    if len(rows) < sides * FEWEST_ROWS:
-        purpose = "hold out a validation part" if sides == 2 else "learn from"
+    if len(rows) < fewest_rows(fraction):
+        purpose = "hold out a validation part" if fraction > 0.0 else "learn from"
         raise DataError(
-            f"{len(rows)} rows are too few to {purpose}: at least {sides * FEWEST_ROWS} are needed"
+            f"{len(rows)} rows are too few to {purpose}: at least {fewest_rows(fraction)} are needed"
         )
-    if sides == 1:
+    if fraction == 0.0:
         return Split(np.sort(rows), rows[:0])
     groups = (
         [rows[goal.values[rows] == number] for number in range(len(goal.output_names))]

@@ -16,6 +16,7 @@ from dropserve_models.evaluation.learning import METRICS_FILE
 from dropserve_models.training import export
 from dropserve_models.training.calibrate import Calibrator
 from dropserve_models.training.checkpoint import CheckpointFolder
+from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.crossvalidate import cross_validate
 from dropserve_models.training.curve import draw_learning_curve
 from dropserve_models.training.description import describe
@@ -78,9 +79,11 @@ def train(
 
     found, learned = None, split
     if job.search is not None:
-        found = _search(job, job.search, table, goal, split, search_seed, terminal)
-        config = found.config.model_copy(update={"validation": job.config.validation})
-        job = replace(job, config=config)
+        # What auto comes to depends on all rows, and the search sees some of them.
+        config = job.config.model_copy(update={"calibration": calibrator.method})
+        found = _search(job, config, job.search, table, goal, split, search_seed, terminal)
+        kept = {"validation": job.config.validation, "calibration": job.config.calibration}
+        job = replace(job, config=found.config.model_copy(update=kept))
         if found.stopped == "interrupted":
             warn(f"search interrupted; now training with the best so far, {settings(found)}")
         learned = Split(split.training, split.training[:0])  # every epoch, as the search had it
@@ -109,16 +112,16 @@ def train(
             (fitted,) = fit_pipelines(
                 table, goal, [fit], device=job.device, on_epoch=progress, checkpoints=checkpoints
             )
+        fitted.check_converged()
+        history, seconds = fitted.history, time.monotonic() - started
+        with _progress(job, goal, terminal, "calibration: ") as progress:
+            calibrated = calibrator.calibrate(
+                fitted, split.validation, device=job.device, on_epoch=progress, checkpoints=checkpoints
+            )
     except KeyboardInterrupt:
         if found is not None:
             warn(f"the search had chosen {settings(found)}")
         raise
-    fitted.check_converged()
-    history, seconds = fitted.history, time.monotonic() - started
-    with _progress(job, goal, terminal, "calibration: ") as progress:
-        calibrated = calibrator.calibrate(
-            fitted, split.validation, device=job.device, on_epoch=progress, checkpoints=checkpoints
-        )
     pipeline = calibrated.pipeline
     constant = [table.feature_names[index] for index in pipeline.encoding.constant()]
     if constant:
@@ -183,6 +186,7 @@ def _check(job: Job) -> None:
 
 def _search(
     job: Job,
+    config: TrainingConfig,
     options: SearchOptions,
     table: Table,
     goal: Goal,
@@ -194,7 +198,7 @@ def _search(
         return search(
             table,
             goal,
-            job.config,
+            config,
             options,
             seed,
             rows=split.training,

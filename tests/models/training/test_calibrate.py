@@ -13,9 +13,11 @@ from dropserve_models.artifact import open_artifact
 from dropserve_models.calibration import CalibrationRecord
 from dropserve_models.conformal import classification_scores, rank, regression_scores
 from dropserve_models.errors import ConfigError, DataError
-from dropserve_models.training.calibrate import FEW_ROWS, HELD_OUT, MANY_ROWS, resolve
+from dropserve_models.training.arrays import table_from_arrays
+from dropserve_models.training.calibrate import FEW_ROWS, HELD_OUT, MANY_ROWS, Calibrator, resolve
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.job import Job, Outcome
+from dropserve_models.training.task import recognise
 from dropserve_models.training.trainer import train
 from dropserve_models.training.tuning import PASSES
 
@@ -226,7 +228,20 @@ def test_the_same_seed_calibrates_to_the_same_manifest(by_folds: dict[str, Outco
 def test_too_few_rows_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"calibration on 0\.001 of 442 rows leaves no rows"):
         trained(tmp_path, calibration=0.001)
+    with pytest.raises(DataError, match=r"calibration on 0\.9 of 20 rows leaves 2 to learn from: at least 4"):
+        trained(tmp_path, "sklearn:linnerud", calibration=0.9)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("rows", "validation", "fewest"), [(4, 0.2, 5), (2, 0.0, 3)])
+def test_too_few_rows_for_folds_are_told_before_anything_is_trained(
+    rows: int, validation: float, fewest: int, tmp_path: Path
+) -> None:
+    values = np.arange(rows, dtype=float)
+    table = table_from_arrays(values[:, None], values[:, None] ** 2, ("x",), ("y",))
+    config = TrainingConfig.from_mapping({"calibration": "cv", "validation": validation})
+    with pytest.raises(DataError, match=f"needs at least {fewest} rows, and there are {rows}"):
+        Calibrator(table, recognise(table, "regression"), config, np.random.SeedSequence(0))
 
 
 def test_a_diverging_fold_names_the_calibration(tmp_path: Path) -> None:

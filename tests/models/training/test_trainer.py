@@ -17,6 +17,7 @@ from dropserve_models.training.checkpoint import Checkpoint
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.job import Job
 from dropserve_models.training.search.contest import Contest
+from dropserve_models.training.search.ground import Ground
 from dropserve_models.training.search.options import SearchOptions
 from dropserve_models.training.search.search import search
 from dropserve_models.training.trainer import train
@@ -318,19 +319,44 @@ def test_a_search_stands_alone(options: dict[str, Any], tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("step", ["trainer.fit_pipelines", "calibrate.fit_folds"])
 def test_interrupted_in_training_it_says_what_the_search_chose(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "fit_pipelines", interrupted)
+    monkeypatch.setattr(f"dropserve_models.training.{step}", interrupted)
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        train(searching(tmp_path), warn=said.append)
+        train(searching(tmp_path, calibration="cv"), warn=said.append)
     assert len(said) == 1
     assert "the search had chosen --hidden 16" in said[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_search_judges_settings_calibrated_where_the_model_will_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By the folds of all 150 rows, of which the search sees fewer than auto takes for enough.
+    monkeypatch.setattr("dropserve_models.training.calibrate.FEW_ROWS", 100)
+    asked: list[bool] = []
+    lay_out = Ground.lay_out
+
+    def spied(*arguments: Any, calibrates: bool) -> Ground:
+        asked.append(calibrates)
+        return lay_out(*arguments, calibrates=calibrates)
+
+    monkeypatch.setattr(Ground, "lay_out", spied)
+    config = job(tmp_path, validation=0.5, calibration="auto").config
+    outcome = train(replace(searching(tmp_path), config=config))
+    assert len(outcome.split.training) < 100
+    assert outcome.calibration is not None
+    assert asked == [outcome.calibration.temperature is not None] == [True]
+    manifest = artifact.open_artifact(outcome.folder).manifest
+    assert manifest is not None
+    assert manifest.training is not None
+    assert manifest.training.config["calibration"] == "auto"
 
 
 def test_an_interrupted_search_is_trained_and_published(
