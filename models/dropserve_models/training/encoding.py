@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +21,7 @@ class Encoding:
     one-hot vector, or a position in an embedding; missing is a category of its own. Indicators and one-hot
     units are centred, so that 0 is the average of the training rows for every input. A category, or a missing
     value, that no training row had is encoded as that average: of the one-hot vectors, or of the embeddings.
+    So is a number in a column of which no training row had a value: no weight has been learned for it.
 
     Attributes
     ----------
@@ -48,7 +49,10 @@ class Encoding:
         for one in (*layout.one_hot, *layout.embedded):
             counts = np.bincount(_positions(features, one), minlength=one.positions)[: one.unseen]
             frequencies.append((counts / max(counts.sum(), 1)).astype(np.float32))
-        return cls(layout, Scaling.of(numbers), indicated.mean(axis=0).astype(np.float32), tuple(frequencies))
+        scaling = Scaling.of(numbers)
+        unheard_of = np.isnan(numbers).all(axis=0)
+        scaling = replace(scaling, std=np.where(unheard_of, np.float32(np.inf), scaling.std))
+        return cls(layout, scaling, indicated.mean(axis=0).astype(np.float32), tuple(frequencies))
 
     def apply(self, features: Floats) -> Floats:
         """The inputs [rows, plain inputs + embedded columns], a column's position for each embedding."""
@@ -57,10 +61,9 @@ class Encoding:
             return self.scaling.apply(features)
         numbers = features[:, list(layout.numbers)]
         indicated = np.isnan(numbers[:, list(layout.indicated)])
-        seen = self.missing > 0.0
         parts: list[NDArray[Any]] = [
             np.nan_to_num(self.scaling.apply(numbers)),
-            (indicated - self.missing) * seen,
+            (indicated - self.missing) * self.telling,
         ]
         frequencies = iter(self.frequencies)
         parts += [one_hot_table(one, next(frequencies))[_positions(features, one)] for one in layout.one_hot]
@@ -70,6 +73,12 @@ class Encoding:
         ]
         return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
 
+    @property
+    def telling(self) -> NDArray[np.bool_]:
+        """The indicators [indicators] that were both 0 and 1 in the training rows."""
+        told: NDArray[np.bool_] = (self.missing > 0.0) & (self.missing < 1.0)
+        return told
+
     def averages(self) -> list[Floats]:
         """For each embedding, each position's weight [positions - 1] in the average of the training rows."""
         return list(self.frequencies[len(self.layout.one_hot) :])
@@ -78,8 +87,7 @@ class Encoding:
         """The columns that have a single value in the training rows."""
         layout = self.layout
         alone = self.scaling.constant.copy()
-        for place, rate in zip(layout.indicated, self.missing, strict=True):
-            alone[place] &= rate == 0.0  # that a value is missing may tell something
+        alone[list(layout.indicated)] &= ~self.telling  # that a value is missing may tell something
         found = [index for index, is_constant in zip(layout.numbers, alone, strict=True) if is_constant]
         pairs = zip((*layout.one_hot, *layout.embedded), self.frequencies, strict=True)
         found += [one.index for one, frequencies in pairs if frequencies.max() == 1.0]

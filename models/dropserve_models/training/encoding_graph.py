@@ -49,9 +49,8 @@ def _numbers(graph: Graph, features: str, encoding: Encoding) -> list[str]:
         missing = _columns(graph, "missing", missing, layout.indicated)
     indicators = graph.node("missing", "Cast", [missing], to=TensorProto.FLOAT)
     indicators = graph.node("missing", "Sub", [indicators, graph.constant("missing/rate", encoding.missing)])
-    seen = encoding.missing > 0.0
-    if not seen.all():
-        factors = graph.constant("missing/seen", seen.astype(np.float32))
+    if not encoding.telling.all():
+        factors = graph.constant("missing/telling", encoding.telling.astype(np.float32))
         indicators = graph.node("missing", "Mul", [indicators, factors])
     return [graph.scale("standardise", filled, encoding.scaling), indicators]
 

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from dropserve_models.columns import Column
 from dropserve_models.training.encoding import Encoding
+from dropserve_models.training.encoding_graph import encode
+from dropserve_models.training.export import IR_VERSION, OPSET, run
 from dropserve_models.training.layout import Layout, default_width
+from dropserve_models.training.onnx_graph import Graph
 from dropserve_models.training.standardise import Scaling
 
 NAN = np.nan
@@ -53,6 +57,28 @@ def test_positions_of_embedded_columns() -> None:
 def test_rows_without_missing_values_teach_nothing_about_them() -> None:
     encoding = Encoding.of(TRAINING[:2], Layout.of(COLUMNS, 4))
     np.testing.assert_allclose(encoding.apply(TRAINING[2:3])[0, [0, 2]], 0)  # the mean, and no word of it
+
+
+def test_numbers_where_no_training_row_had_any_are_the_mean() -> None:
+    table = np.array([[1, NAN], [3, NAN], [5, 4e4], [7, NAN]], np.float32)
+    layout = Layout.of((Column(), Column("number", (), True)), 2)
+    encoding = Encoding.of(table[:2], layout)
+    np.testing.assert_array_equal(encoding.apply(table)[:, 1:], 0.0)
+    graph = Graph()
+    encoded = encode(graph, "features", encoding, [])
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "encoding",
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", 2])],
+            [helper.make_tensor_value_info(encoded, TensorProto.FLOAT, ["rows", 3])],
+            initializer=graph.initializers,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    found = run(model.SerializeToString(), table)[encoded]
+    np.testing.assert_array_equal(found, encoding.apply(table))
 
 
 def test_plain_columns_are_standardised_and_nothing_else() -> None:
