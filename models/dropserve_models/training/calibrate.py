@@ -12,8 +12,7 @@ from dropserve_models.calibration import CalibrationRecord, ModeRecord
 from dropserve_models.conformal import classification_scores, regression_scores, thinned_ranks
 from dropserve_models.errors import DataError
 from dropserve_models.inference.deterministic import Device
-from dropserve_models.model import Model
-from dropserve_models.prediction import MonteCarloOptions
+from dropserve_models.prediction import MonteCarloOptions, Prediction
 from dropserve_models.training.checkpoint import CheckpointFolder
 from dropserve_models.training.config import Calibration, TrainingConfig
 from dropserve_models.training.crossvalidate import fit_folds
@@ -137,6 +136,8 @@ class Calibrator:
         ------
         ConfigError
             The training of a fold diverged.
+        DataError
+            A row is so far from the others that a model can't answer it.
         """
         if self.method == "none":
             return Calibrated(fitted.pipeline, None)
@@ -185,9 +186,9 @@ def _record(
     single, several = [], []
     for part in parts:
         model = opened(tuning.apply(part.pipeline))
-        single.append(_scores(model, table, goal, part.rows, tuning, None))
+        single.append(_scores(part.answers(model, table), goal, part.rows, tuning))
         if has_dropout(part.pipeline):
-            several.append(_scores(model, table, goal, part.rows, tuning, MONTE_CARLO))
+            several.append(_scores(part.answers(model, table, MONTE_CARLO), goal, part.rows, tuning))
     return CalibrationRecord(
         method=method,
         rows=sum(len(part.rows) for part in parts),
@@ -200,10 +201,7 @@ def _record(
     )
 
 
-def _scores(
-    model: Model, table: Table, goal: Goal, rows: Rows, tuning: Tuning, options: MonteCarloOptions | None
-) -> Doubles:
-    prediction = model.run(table.features[rows], options)
+def _scores(prediction: Prediction, goal: Goal, rows: Rows, tuning: Tuning) -> Doubles:
     if goal.is_classification:
         return classification_scores(prediction, goal.values[rows].astype(np.int64))
     noise = None if tuning.noise_variance is None else np.array(tuning.noise_variance)

@@ -20,6 +20,7 @@ from dropserve_models.training.fit import Epoch, History, OnEpoch, fit
 from dropserve_models.training.fleet import Examples, Member, fleet_key
 from dropserve_models.training.layout import Layout
 from dropserve_models.training.losses import CrossEntropy, GaussianNoise, Objective, SquaredError
+from dropserve_models.training.outlier import outlier
 from dropserve_models.training.pipeline import Pipeline
 from dropserve_models.training.split import Split
 from dropserve_models.training.standardise import Scaling
@@ -53,11 +54,21 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What became of it."""
+    """What became of it.
+
+    Attributes
+    ----------
+    fit : Fit
+    pipeline : Pipeline
+    history : History
+    cause : str or None
+        Where training diverged: the value in the validation rows that is to blame, if it is one.
+    """
 
     fit: Fit
     pipeline: Pipeline
     history: History
+    cause: str | None = None
 
     def check_converged(self) -> None:
         """Refuse a model that diverged.
@@ -69,9 +80,10 @@ class Fitted:
         """
         if self.history.diverged is not None:
             where = f" of {self.fit.name}" if self.fit.name else ""
+            remedy = self.cause or f"lower learning_rate (it is {self.fit.config.learning_rate:g})"
             raise ConfigError(
                 f"training diverged in epoch {self.history.diverged}{where}: the loss is no longer finite; "
-                f"lower learning_rate (it is {self.fit.config.learning_rate:g})"
+                f"{remedy}"
             )
 
 
@@ -142,7 +154,9 @@ def fit_pipelines(
                 drop_rates=fleet[place].config.drop_rates,
                 objective=objective,
             )
-            fitted[number] = Fitted(fleet[place], pipeline, trained.histories[place])
+            history, validation = trained.histories[place], fleet[place].split.validation
+            cause = None if history.diverged is None else outlier(table, validation, encoding)
+            fitted[number] = Fitted(fleet[place], pipeline, history, cause)
     return [fitted[number] for number in range(len(fits))]
 
 

@@ -44,5 +44,6 @@ class Scaling:
 
     def apply(self, values: NDArray[Any]) -> Floats:
         """Standardise columns, in the precision of `values`; float32 [rows, columns]."""
-        standardised: Floats = ((values - self.mean) / self.std).astype(np.float32)
+        with np.errstate(over="ignore"):  # answers that aren't finite are refused, whatever made them so
+            standardised: Floats = ((values - self.mean) / self.std).astype(np.float32)
         return standardised

@@ -13,12 +13,14 @@ import numpy as np
 from dropserve_models.artifact import Artifact
 from dropserve_models.calibration import LikelihoodRecord
 from dropserve_models.conformal import standard_deviation
+from dropserve_models.errors import DataError, InputError
 from dropserve_models.evaluation.metrics import gaussian_log_density
 from dropserve_models.inference.blueprint import draw_up
 from dropserve_models.model import Model
 from dropserve_models.prediction import MonteCarloOptions, Prediction, concatenate
 from dropserve_models.training import export
 from dropserve_models.training.description import describe
+from dropserve_models.training.outlier import outlier
 from dropserve_models.training.pipeline import Pipeline
 from dropserve_models.training.split import Rows
 from dropserve_models.training.table import Doubles, Floats, Table
@@ -41,6 +43,19 @@ class HeldOut:
 
     pipeline: Pipeline
     rows: Rows
+
+    def answers(self, model: Model, table: Table, options: MonteCarloOptions | None = None) -> Prediction:
+        """What the model that was made of the pipeline says of the rows.
+
+        Raises
+        ------
+        DataError
+            An answer is not finite; it names the value to blame, if it is one.
+        """
+        try:
+            return model.run(table.features[self.rows], options)
+        except InputError as error:
+            raise DataError(outlier(table, self.rows, self.pipeline.encoding) or str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +114,11 @@ def _temperature(table: Table, goal: Goal, parts: Sequence[HeldOut]) -> Tuning:
     step = max(1, -(-rows * PASSES * len(goal.output_names) // TUNING_VALUES))
     single, several, classes = [], [], []
     for part in parts:
-        chosen = part.rows[::step]
-        features, model = table.features[chosen], opened(part.pipeline)
-        classes.append(goal.values[chosen].astype(np.int64))
-        single.append(model.run(features).mean[None])
+        some, model = HeldOut(part.pipeline, part.rows[::step]), opened(part.pipeline)
+        classes.append(goal.values[some.rows].astype(np.int64))
+        single.append(some.answers(model, table).mean[None])
         if has_dropout(part.pipeline):
-            samples = model.run(features, replace(MONTE_CARLO, return_samples=True)).samples
+            samples = some.answers(model, table, replace(MONTE_CARLO, return_samples=True)).samples
             assert samples is not None
             several.append(samples)
     truth = np.concatenate(classes)
@@ -136,10 +150,10 @@ def _logits(probabilities: Sequence[Floats]) -> Floats:
 def _noise(table: Table, goal: Goal, parts: Sequence[HeldOut]) -> Tuning:
     single, several = [], []
     for part in parts:
-        model, features = opened(part.pipeline), table.features[part.rows]
-        single.append(model.run(features))
+        model = opened(part.pipeline)
+        single.append(part.answers(model, table))
         if has_dropout(part.pipeline):
-            several.append(model.run(features, MONTE_CARLO))
+            several.append(part.answers(model, table, MONTE_CARLO))
     truth = np.concatenate([goal.values[part.rows] for part in parts]).astype(np.float64)
     answers = {"deterministic": concatenate(single)}
     if several:

@@ -12,7 +12,7 @@ from dropserve_models import load
 from dropserve_models.artifact import open_artifact
 from dropserve_models.calibration import CalibrationRecord
 from dropserve_models.conformal import classification_scores, rank, regression_scores
-from dropserve_models.errors import ConfigError, DataError
+from dropserve_models.errors import ConfigError, DataError, ModelsError
 from dropserve_models.training.arrays import table_from_arrays
 from dropserve_models.training.calibrate import FEW_ROWS, HELD_OUT, MANY_ROWS, Calibrator, resolve
 from dropserve_models.training.config import TrainingConfig
@@ -242,6 +242,18 @@ def test_too_few_rows_for_folds_are_told_before_anything_is_trained(
     config = TrainingConfig.from_mapping({"calibration": "cv", "validation": validation})
     with pytest.raises(DataError, match=f"needs at least {fewest} rows, and there are {rows}"):
         Calibrator(table, recognise(table, "regression"), config, np.random.SeedSequence(0))
+
+
+@pytest.mark.parametrize("validation", [0.2, 0.0])
+def test_a_value_that_nothing_can_be_answered_to_is_named(validation: float, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    X, y = random.normal(size=(60, 2)), random.normal(size=60)
+    X[7, 1] = 1e30  # as some mark what is missing
+    np.savez(tmp_path / "data.npz", X=X, y=y)
+    options = RECIPE | {"calibration": "cv", "validation": validation, "epochs": 2}
+    job = Job(str(tmp_path / "data.npz"), "m", tmp_path, config=TrainingConfig.from_mapping(options))
+    with pytest.raises(ModelsError, match=r"column 'x_2', row 8: 1e\+30 is .* standard deviations from the"):
+        train(job)
 
 
 def test_a_diverging_fold_names_the_calibration(tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from dropserve_models.training.table import Table
 from dropserve_models.training.task import Goal
 from dropserve_models.training.threads import limited_threads
 
+WORST = float(np.finfo(np.float32).max)
+"""Stands for errors that float32 can't hold: a row far from all others is a bad score, not the end."""
+
 BLOCK_UNITS = 2**22
 """Of one layer, of all members together, that a pass computes at once."""
 
@@ -91,7 +94,7 @@ class _Sums:
         for count, logits in enumerate(outputs, 1):  # noqa: B007 - the number of passes is needed after
             total = total + logits.softmax(dim=2)
         mean = total / count
-        right = mean.gather(2, classes.unsqueeze(2)).squeeze(2).double()
+        right = mean.gather(2, classes.unsqueeze(2)).squeeze(2).double().nan_to_num(nan=0.0)
         return {
             "accuracy": (mean.argmax(dim=2) == classes).double().numpy(),
             "log_likelihood": right.clamp(min=torch.finfo(torch.float32).tiny).log().numpy(),
@@ -118,9 +121,10 @@ class _Sums:
             total = total + mean
             squares = (truth - mean).square() * torch.exp(-log_variance)
             density = torch.logaddexp(density, -0.5 * (squares + log_variance))
-        error = ((total / count - truth).numpy() * spread).astype(np.float64)
+        error = (total / count - truth).double().nan_to_num(WORST, WORST, -WORST).numpy() * spread
         terms = {"squared_error": np.square(error).mean(axis=2)}
         if isinstance(objective, GaussianNoise):
-            logs = density.double().numpy() - math.log(count) - 0.5 * math.log(2 * math.pi) - np.log(spread)
+            density = density.double().nan_to_num(nan=-WORST, neginf=-WORST)
+            logs = density.numpy() - math.log(count) - 0.5 * math.log(2 * math.pi) - np.log(spread)
             terms["log_likelihood"] = logs.mean(axis=2)
         return terms

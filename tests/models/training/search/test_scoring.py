@@ -115,3 +115,14 @@ def test_rows_are_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "BLOCK_UNITS", 2 * 10 * 7)
     for one, other in zip(monte_carlo_scores(models, rows, table, goal, 1, SEED), whole, strict=True):
         assert one == pytest.approx(other)
+
+
+@pytest.mark.parametrize("data", ["sklearn:diabetes", "sklearn:iris"])
+def test_a_row_too_far_to_be_answered_is_a_bad_score_and_a_finite_one(data: str) -> None:
+    table, goal, models = fitted(data, [0.2], hidden_drop=0.3)
+    rows = held_out(table, models)
+    usual = monte_carlo_scores(models, rows, table, goal, 4, SEED)[0]
+    table.features[rows[0][0], :2] = 3e38
+    (scores,) = monte_carlo_scores(models, rows, table, goal, 4, SEED)
+    assert all(math.isfinite(value) for value in scores.values())
+    assert scores["log_likelihood"] < usual["log_likelihood"]
