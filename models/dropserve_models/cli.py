@@ -186,8 +186,8 @@ def _train(args: argparse.Namespace) -> int:
             data=args.data,
             name=args.name,
             repository=Path(args.repository),
-            targets=_names(args.target),
-            categorical=_names(args.categorical),
+            targets=tuple(args.target),
+            categorical=tuple(args.categorical),
             header=not args.no_header,
             config=TrainingConfig.from_mapping(options),
             folds=args.cv,
@@ -221,10 +221,6 @@ def _searching(args: argparse.Namespace) -> SearchOptions | None:
             raise ConfigError("--search-metric is for a search: give --search SECONDS or --search-trials N")
         return None
     return SearchOptions(args.search, args.search_trials, args.search_metric)
-
-
-def _names(given: list[str]) -> tuple[str, ...]:
-    return tuple(part.strip() for value in given for part in value.split(",") if part.strip())
 
 
 def _summary(args: argparse.Namespace, outcome: Outcome) -> str:

@@ -122,8 +122,7 @@ def _evaluate(args: argparse.Namespace) -> str:
     infos = [model.info] if baseline is None else [model.info, baseline.info]
     if baseline is not None:
         check_comparable(model.info, baseline.info)
-    targets = [part.strip() for value in args.target for part in value.split(",") if part.strip()]
-    labelled = read_labelled(args.data, infos, targets, header=not args.no_header)
+    labelled = read_labelled(args.data, infos, args.target, header=not args.no_header)
     strange, about = _strange(args, labelled, infos)
     with _Progress(sys.stderr) as progress:
         report = evaluate(

@@ -110,12 +110,6 @@ def test_flags_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (config.optimizer, config.nesterov, config.residual) == ("sgd", True, True)
 
 
-def test_several_targets_are_repeated_or_separated_by_commas() -> None:
-    common = ("--data", "d.csv", "--name", "m", "--repository", "r")
-    args = parse(*common, "--target", "a, b", "--target", "c")
-    assert cli._names(args.target) == ("a", "b", "c")
-
-
 def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

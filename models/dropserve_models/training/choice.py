@@ -21,8 +21,17 @@ def find_column(given: str, names: Sequence[str]) -> str | None:
     return names[number - 1 if number > 0 else number]
 
 
+def one_by_one(given: Sequence[str], names: Sequence[str]) -> list[str]:
+    """What was given, taken apart at commas unless the whole is a column."""
+    parts: list[str] = []
+    for text in given:
+        whole = find_column(text, names) is not None
+        parts += [text] if whole else [part.strip() for part in text.split(",") if part.strip()]
+    return parts
+
+
 def resolve_categorical(given: Sequence[str], names: Sequence[str], source: str) -> tuple[str, ...]:
-    """The names of the columns that are to be categorical.
+    """The names of the columns that are to be categorical; commas separate them.
 
     Raises
     ------
@@ -30,7 +39,7 @@ def resolve_categorical(given: Sequence[str], names: Sequence[str], source: str)
         There is no such column.
     """
     found = []
-    for column in given:
+    for column in one_by_one(given, names):
         name = find_column(column, names)
         if name is None:
             raise DataError(f"{source} has no column {column!r} to be categorical; it has: {listed(names)}")

@@ -12,7 +12,7 @@ from dropserve_models.errors import DataError
 from dropserve_models.training import columns
 from dropserve_models.training.arrays import read_npz
 from dropserve_models.training.bundled import read_bundled
-from dropserve_models.training.choice import find_column, resolve_categorical
+from dropserve_models.training.choice import find_column, one_by_one, resolve_categorical
 from dropserve_models.training.delimited import looks_like_data, read_delimited
 from dropserve_models.training.table import Table, listed
 
@@ -29,8 +29,9 @@ def read_table(
     source : str
         A .csv, .tsv, .parquet or .npz file, or ``sklearn:NAME``.
     targets : sequence of str
-        Columns to predict, by name or by number (1 is the first, -1 the last). May be empty where the
-        source tells targets from features (.npz, ``sklearn:NAME``): all of them then.
+        Columns to predict, by name or by number (1 is the first, -1 the last); commas separate several, but
+        for a name that has one. May be empty where the source tells targets from features (.npz,
+        ``sklearn:NAME``): all of them then.
     header : bool
         Whether the first line of a .csv or .tsv file names its columns.
     categorical : sequence of str
@@ -119,6 +120,7 @@ def _choose(table: Table, targets: Sequence[str], source: str) -> Table:
 def resolve_columns(targets: Sequence[str], names: list[str], source: str, hint: str = "") -> list[str]:
     """The names of the columns to predict, given by name or number; see `read_table`."""
     shown = listed(names)
+    targets = one_by_one(targets, names)
     if not targets:
         raise DataError(f"which column of {source} is the target? it has: {shown}{hint}")
     chosen = [find_column(target, names) for target in targets]

@@ -83,6 +83,16 @@ def test_targets_by_name_before_number(write: Write) -> None:
     assert table.feature_names == ("2",)
 
 
+def test_columns_are_separated_by_commas_but_for_one_that_has_a_comma_in_its_name(write: Write) -> None:
+    path = write('"price, $",size,"b,c",y\n10,20,3,1\n11,21,4,2\n12,22,5,3\n')
+    assert [target.name for target in read_table(path, ["price, $"]).targets] == ["price, $"]
+    several = read_table(path, ["y, size", "b,c"], categorical=("price, $",))
+    assert [target.name for target in several.targets] == ["y", "size", "b,c"]
+    assert several.columns[0].categories == ("10", "11", "12")
+    with pytest.raises(DataError, match="no column 'z' to be the target"):
+        read_table(path, ["y,z"])
+
+
 def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     pl.DataFrame(
