@@ -75,8 +75,7 @@ class Intervals:
             return replace(prediction, prediction_set=prediction_set(prediction.mean, quantiles[0]))
         mean = prediction.mean.astype(np.float64)
         half = quantiles * standard_deviation(prediction, self._noise_variance)
-        with np.errstate(over="ignore"):
-            lower, upper = (mean - half).astype(np.float32), (mean + half).astype(np.float32)
+        lower, upper = _float32(mean - half, -np.inf), _float32(mean + half, np.inf)
         return replace(prediction, interval_lower=lower, interval_upper=upper)
 
     def _quantiles(self, coverage: float, *, monte_carlo: bool) -> Doubles:
@@ -97,6 +96,14 @@ class Intervals:
                 "calibrated for deterministic requests only"
             )
         return quantiles(mode, calibration.rows, coverage)
+
+
+def _float32(bound: Doubles, outward: float) -> NDArray[np.float32]:
+    """Rounded away from the interval's middle: a target on the bound itself stays inside."""
+    with np.errstate(over="ignore"):
+        nearest = bound.astype(np.float32)
+        inside = nearest > bound if outward < 0.0 else nearest < bound
+        return np.where(inside, np.nextafter(nearest, np.float32(outward)), nearest)
 
 
 def rank(rows: int, coverage: float) -> int:
