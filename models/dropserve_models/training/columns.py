@@ -42,15 +42,7 @@ def features(
             result[:, index], categories = encode(column, named=named)
         else:
             categories = ()
-            values = numbers(column, missing=True, hint=_CORRECT)
-            too_large = np.flatnonzero(np.abs(values) > FLOAT32_MAX)
-            if too_large.size:
-                row = int(too_large[0])
-                raise DataError(
-                    f"column {column.name!r}, row {row + 1}: {values[row]:g} does not fit float32; "
-                    "rescale the column"
-                )
-            result[:, index] = values
+            result[:, index] = feature_numbers(column, missing=True, hint=_CORRECT)
         missing = np.isnan(result[:, index])
         if missing.all():
             raise DataError(f"column {column.name!r} has no value in any row; drop it")
@@ -77,6 +69,24 @@ def target(column: pl.Series) -> Target:
         if parsed.null_count() > len(text) / 2:
             return Target(column.name, text.to_numpy().astype(np.str_))
     return Target(column.name, numbers(column))
+
+
+def feature_numbers(column: pl.Series, *, missing: bool, hint: str) -> Doubles:
+    """As `numbers` reads them; raises DataError also where one is beyond float32."""
+    values = numbers(column, missing=missing, hint=hint)
+    too_large = np.flatnonzero(np.abs(values) > FLOAT32_MAX)
+    if too_large.size:
+        row = int(too_large[0])
+        raise DataError(
+            f"column {column.name!r}, row {row + 1}: {values[row]:g} does not fit float32; rescale the column"
+        )
+    return values
+
+
+def check_present(column: pl.Series) -> None:
+    """Raise DataError at the first missing value of a column, text or not."""
+    text = _text(column)
+    _refuse_missing(column if text is None else text)
 
 
 def numbers(column: pl.Series, *, missing: bool = False, hint: str = _ENCODE) -> Doubles:

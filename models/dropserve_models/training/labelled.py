@@ -99,14 +99,16 @@ def _features(read: pl.DataFrame | Table, models: Sequence[ModelInfo], source: s
             f"it has: {listed(held)}"
         )
     frame = _by_name(read) if isinstance(read, Table) else read
-    return pl.DataFrame(
-        [
-            pl.Series(name, columns.numbers(frame[name], missing=column.accepts_missing, hint=_HINT))
-            if column.kind == "number"
-            else frame[name]
-            for name, column in wanted.items()
-        ]
-    )
+    return pl.DataFrame([_feature(frame[name], column) for name, column in wanted.items()])
+
+
+def _feature(values: pl.Series, column: Column) -> pl.Series:
+    if column.kind == "number":
+        numbers = columns.feature_numbers(values, missing=column.accepts_missing, hint=_HINT)
+        return pl.Series(values.name, numbers)
+    if not column.accepts_missing:
+        columns.check_present(values)
+    return values
 
 
 def _wanted(models: Sequence[ModelInfo]) -> dict[str, Column]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from dropserve_models.columns import Column
 from dropserve_models.errors import DataError
 from dropserve_models.prediction import ModelInfo, Task
 from dropserve_models.training.labelled import read_labelled, read_rows
@@ -104,3 +106,18 @@ def test_parquet(tmp_path: Path) -> None:
 )
 def test_a_truth_that_is_none(content: str, targets: list[str], message: str, tmp_path: Path) -> None:
     assert message in refused(write(tmp_path, content), REGRESSION, targets)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,k,y\n1,u,3\n2,,4\n", "column 'k', row 2: the value is missing; fill it"),
+        ("a,k,y\n1,u,3\n2, NA ,4\n", "column 'k', row 2: the value is missing ('NA'); fill it"),
+        ("a,k,y\n1e39,u,3\n", "column 'a', row 1: 1e+39 does not fit float32; rescale the column"),
+    ],
+)
+def test_features_that_are_none_are_told_with_their_row_of_the_file(
+    content: str, message: str, tmp_path: Path
+) -> None:
+    model = replace(REGRESSION, feature_names=("a", "k"), columns=(Column(), Column("category", ("u", "v"))))
+    assert message in refused(write(tmp_path, content), model)
