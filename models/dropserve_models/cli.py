@@ -7,6 +7,7 @@ where the libraries that training needs are not installed.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
@@ -277,7 +278,7 @@ def _cross_validation(found: CrossValidation, seconds: float) -> list[str]:
     table: list[tuple[str, ...]] = [("", "mean", "s.e.", "sd of folds", "sd of repeats")]
     for name, figure in found.figures().items():
         values = (figure.mean, figure.standard_error, figure.fold_std, figure.repeat_std)
-        shown = ("-" if value is None else f"{value:.4f}" for value in values)
+        shown = ("-" if value is None or math.isnan(value) else f"{value:.4f}" for value in values)
         table.append((name.replace("_", " "), *shown))
     width = max(len(row[0]) for row in table)
     for name, *cells in table:

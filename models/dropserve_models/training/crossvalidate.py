@@ -90,17 +90,17 @@ def summarise(values: NDArray[np.float64]) -> Figure:
     of Nadeau & Bengio (Machine Learning 52, 2003), sqrt((1 / n + test rows / training rows) s^2) for n
     results of variance s^2, which Bouckaert & Frank (PAKDD 2004) recommend for repeated cross-validation.
     """
-    repeats, folds = values.shape
+    folds = values.shape[1]
     defined = values[np.isfinite(values)]
     if defined.size < 2:
         return Figure(float(defined.mean()) if defined.size else math.nan, math.nan, math.nan, None)
     variance = float(defined.var(ddof=1))
-    means = np.nanmean(values, axis=1)
+    means = np.nanmean(values[~np.isnan(values).all(axis=1)], axis=1)
     return Figure(
         mean=float(defined.mean()),
         standard_error=math.sqrt((1.0 / defined.size + 1.0 / (folds - 1)) * variance),
         fold_std=math.sqrt(variance),
-        repeat_std=float(means.std(ddof=1)) if repeats > 1 else None,
+        repeat_std=float(means.std(ddof=1)) if len(means) > 1 else None,
     )
 
 

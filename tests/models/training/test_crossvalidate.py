@@ -86,6 +86,9 @@ def test_figures_that_are_not_defined_everywhere() -> None:
     assert document["values"]["r2"] == [[0.5, None]]
     assert document["figures"]["r2"]["standard_error"] is None
     assert document["figures"]["rmse"]["mean"] == 1.5
+    figure = summarise(np.array([[0.5, 0.7], [math.nan, math.nan]]))  # a repeat without any value
+    assert figure.mean == pytest.approx(0.6)
+    assert figure.repeat_std is None
 
 
 def crossed(table: Table, folds: int = 3, repeats: int = 1, seed: int = 0, **options: Any) -> CrossValidation:

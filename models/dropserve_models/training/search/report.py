@@ -44,17 +44,15 @@ def report(found: Found) -> list[str]:
 
 
 def settings(found: Found) -> str:
-    """The chosen options, as a TOML file has them, in one line."""
+    """The chosen options, as the command line takes them, in one line."""
     shown = []
     for option in OPTIONS:
         value = getattr(found.config, option)
         if value is None:
             continue
-        if isinstance(value, tuple):
-            value = ",".join(f"{part:g}" for part in value) or "none"
-        shown.append(
-            f"--{option.replace('_', '-')} {value if isinstance(value, str) else format(value, 'g')}"
-        )
+        parts = value if isinstance(value, tuple) else (value,)
+        text = ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
+        shown.append(f"--{option.replace('_', '-')} {text or 'none'}")
     return " ".join(shown)
 
 

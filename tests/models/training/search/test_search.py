@@ -83,6 +83,15 @@ def test_it_says_that_a_network_overfits_and_finds_what_helps() -> None:
     assert "--hidden 50" in text
 
 
+def test_settings_are_told_as_the_command_line_takes_them() -> None:
+    found = find(noisy(), trials=1, hidden_drop=0.25, input_drop=0.0, weight_decay=1e-7)
+    config = found.config.model_copy(update={"epochs": 1_234_567, "hidden": (), "max_norm": None})
+    assert settings(replace(found, config=config)) == (
+        f"--hidden none --input-drop 0 --hidden-drop 0.25 --weight-decay 1e-07 "
+        f"--learning-rate {config.learning_rate:g} --epochs 1234567 --batch-size 16"
+    )
+
+
 def test_what_is_kept_of_it() -> None:
     found = find(noisy())
     document = json.loads(found.to_json())
