@@ -43,6 +43,7 @@ class Contest:
         self._sign = SIGNS[metric]
         self._on_progress = on_progress
         self._seconds_a_work = 0.0
+        self._seconds_a_trial = 0.0  # of the last fleet
 
     def enter(self, configs: Iterable[TrainingConfig]) -> list[Trial]:
         """Add settings, to be tried."""
@@ -74,13 +75,18 @@ class Contest:
                 )
             if not fitted:
                 raise ConfigError(
-                    f"a search of {self.budget.seconds:g} seconds is too short for this table: the first "
-                    "settings could not be tried; give it more time"
+                    f"a search of {self.budget.seconds:g} seconds is too short for this table: the first two "
+                    f"settings {self._time_of_two()}"
                 )
             if trial is baseline:
                 scores = self.ground.score(fitted, on_training_rows=True)
                 on_training = {fold: one for (_, fold), one in scores.items()}
         return on_training
+
+    def _time_of_two(self) -> str:
+        if not self._seconds_a_trial:
+            return "could not be tried; give it more time"
+        return f"take about {2.0 * self._seconds_a_trial:.2g} seconds; give it several times that"
 
     def race(self, trials: Sequence[Trial], deadline: float) -> None:
         """Try settings on the first folds, and the better half of them on the rest of the first repeat."""
@@ -125,6 +131,7 @@ class Contest:
             return pace(done, left)
 
         fitted = self.ground.fit(trials, folds, leave)
+        self._seconds_a_trial = pace.a_trial
         for (place, fold), scores in self.ground.score(fitted).items():
             trials[place].scores[fold] = scores
         if fitted:

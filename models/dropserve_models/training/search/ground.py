@@ -153,6 +153,11 @@ class Pace:
         That each trial takes.
     deadline : float
         Of `clock`.
+
+    Attributes
+    ----------
+    a_trial : float
+        Seconds that all epochs of one take, as far as is known.
     """
 
     def __init__(self, epochs: int, deadline: float, clock: Clock = time.monotonic) -> None:
@@ -161,6 +166,7 @@ class Pace:
         self._clock = clock
         self._started = clock()
         self._spent = 0.0
+        self.a_trial = 0.0
 
     def __call__(self, done: int, trials: int) -> int:
         """How many trials, of those left after `done` epochs, can go through all of theirs."""
@@ -169,7 +175,9 @@ class Pace:
         self._spent += trials
         now = self._clock()
         left = self._deadline - now
+        epoch = (now - self._started) / self._spent
+        self.a_trial = epoch * self._epochs
         if left > 0.0 and done < WARM_UP_EPOCHS:
             return trials
-        a_trial = (now - self._started) / self._spent * (self._epochs - done)
-        return trials if a_trial <= 0.0 else max(0, min(trials, int(left / a_trial)))
+        rest = epoch * (self._epochs - done)
+        return trials if rest <= 0.0 else max(0, min(trials, int(left / rest)))

@@ -70,6 +70,7 @@ def test_as_many_go_on_as_will_be_done_in_time() -> None:
             assert trials == 10  # not judged by the first epochs
     assert 4 <= trials <= 5
     assert clock.now <= 150.0
+    assert pace.a_trial == pytest.approx(10.0)
 
 
 def test_nobody_leaves_without_a_deadline_or_with_time_to_spare() -> None:

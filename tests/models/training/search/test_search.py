@@ -148,8 +148,14 @@ def test_a_search_in_time_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_little_time_is_told() -> None:
-    with pytest.raises(ConfigError, match="too short for this table"):
+    with pytest.raises(
+        ConfigError, match="too short for this table: the first two settings could not be tried"
+    ):
         find(noisy(), trials=None, seconds=1e-6)
+    with pytest.raises(
+        ConfigError, match=r"the first two settings take about [\d.e+]+ seconds; give it several"
+    ):
+        find(noisy(), trials=None, seconds=0.3, epochs=5000)
 
 
 def test_settings_that_diverge_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
