@@ -165,16 +165,12 @@ class Runner:
         [passes, outputs, inputs]; those of the tail, for every draw of its masks, where it is integrated.
         """
         layer, drop = self._layers[name], self.plan.fused[name]
-        if integrate and drop.site == self.plan.tail:
-            return masks.once(name, lambda: layer.weights(masks.binary(drop.site), None, self._empty))
-        outputs = self._packing(name, masks, integrate)
-        inputs = self._inputs(drop, masks, integrate)
-        return masks.once(
-            name,
-            lambda: layer.weights(
-                masks.binary(drop.site) if inputs is None else inputs, outputs, self._empty
-            ),
-        )
+        inputs = outputs = None
+        if not integrate or drop.site != self.plan.tail:
+            inputs = self._inputs(drop, masks, integrate)
+            outputs = self._packing(name, masks, integrate)
+        chosen = masks.binary(drop.site) if inputs is None else inputs
+        return masks.once(name, lambda: layer.weights(chosen, outputs, self._empty))
 
     def _inputs(self, drop: Drop, masks: BlockMasks, integrate: bool) -> Units | None:
         """The inputs that a layer after a Dropout multiplies; None: all of them, with weights of 0."""
