@@ -58,7 +58,8 @@ def calibrated(
         answers = _answers([fitted[place] for place in places], some, table, goal, seed)
         for number, place in enumerate(places):
             others = answers[:number] + answers[number + 1 :] or answers
-            pipeline = _with_factor(fitted[place].pipeline, others)
+            with np.errstate(over="ignore", invalid="ignore"):  # of rows far from all others
+                pipeline = _with_factor(fitted[place].pipeline, others)
             found[place] = replace(fitted[place], pipeline=pipeline)
     return found
 

@@ -69,3 +69,13 @@ def test_without_a_density_there_is_nothing_to_calibrate() -> None:
     table, goal, models, rows = folds_of("sklearn:diabetes", loss="mse")
     assert not isinstance(models[0].pipeline.objective, GaussianNoise)
     assert calibrated(models, rows, [0, 0, 0], table, goal, SEED) == models
+
+
+@pytest.mark.parametrize("data", ["sklearn:diabetes", "sklearn:breast_cancer"])
+def test_rows_that_can_not_be_answered_are_no_failure(data: str) -> None:
+    table, goal, models, rows = folds_of(data, epochs=1)
+    for some in rows:
+        table.features[some[0], :2] = 3e38
+    for one in calibrated(models, rows, [0, 0, 0], table, goal, SEED):
+        assert bool(one.pipeline.network.parameters.isfinite().all())
+        assert one.pipeline.noise_scale is None or np.isfinite(one.pipeline.noise_scale).all()
