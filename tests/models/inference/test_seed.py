@@ -116,7 +116,7 @@ some_rows = st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(options=requests(), rows=some_rows)
 def test_same_bytes_for_any_rows_in_any_order(name: str, options: MonteCarloOptions, rows: list[int]) -> None:
     part = loaded(name).run(features(name)[rows], options)
@@ -180,7 +180,7 @@ def test_same_bytes_when_asked_from_many_threads_at_once(name: str, masks: str) 
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(asked=st.lists(requests(), min_size=2, max_size=8))
 def test_answers_do_not_depend_on_what_was_asked_before(name: str, asked: list[MonteCarloOptions]) -> None:
     """What is kept from one request to the next, masks say, is only ever taken for what it is."""

@@ -164,7 +164,7 @@ def test_parts_of_a_large_request_are_the_whole(options: MonteCarloOptions) -> N
     assert_close(small.run(x, options), engine(name).run(x, options))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     name=st.sampled_from(["30-64-64-2", "10-100-100-1", "residual"]),
     options=st.sampled_from([OPTIONS["integrated"], MonteCarloOptions(100, 8, mean_tolerance=0.2)]),

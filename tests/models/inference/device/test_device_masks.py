@@ -37,7 +37,7 @@ def test_signed_words_have_the_same_bits(word: int) -> None:
     assert np.int64(signed(word)).view(np.uint64) == word
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seeds=st.lists(words, min_size=1, max_size=3),
     sites=st.lists(
