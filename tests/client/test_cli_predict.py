@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 
 from dropserve.v1 import model_pb2
+from dropserve_client import Prediction, wire
+from dropserve_client.cli.writing import write_prediction
 from support.fake_server import Failure, FakeService, answer_mean, model
 
 ROWS = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
@@ -159,6 +162,21 @@ def test_arrays_are_written(run: Run, table: Path) -> None:
         assert arrays["quantiles"].shape == (2, 2, 2)
         np.testing.assert_array_equal(arrays["mean"], answer_mean(ROWS))
         assert arrays["output_names"].tolist() == ["u", "v"]
+
+
+def test_every_array_of_a_prediction_is_written(tmp_path: Path) -> None:
+    names = [field.name for field in fields(Prediction) if field.default is None]
+    assert {"std_standard_error", "row_passes", "prediction_set"} < set(names)
+    given: dict[str, Any] = {
+        name: np.full((1, 1), number, np.float32) for number, name in enumerate(["mean", *names])
+    }
+    output = tmp_path / "output.npz"
+    write_prediction(output, Prediction(**given), wire.model_info(model(output_names=["u"])), ())
+    with np.load(output) as arrays:
+        assert set(arrays) == {*given, "output_names"}
+        assert {name: arrays[name].item() for name in given} == {
+            name: number for number, name in enumerate(given)
+        }
 
 
 def test_numbers_are_written_as_short_as_they_are(run: Run, tmp_path: Path) -> None:

@@ -13,20 +13,16 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dropserve_client.cli.columns import ENTROPIES, Columns, columns
+from dropserve_client.cli.columns import Columns, columns
 from dropserve_client.errors import InputError
 from dropserve_client.types import ModelInfo, Prediction
-
-_ARRAYS = (
-    "mean", "variance", "standard_error", "aleatoric_variance", *ENTROPIES, "quantiles",
-    "interval_lower", "interval_upper", "prediction_set",
-)  # fmt: skip
 
 
 def check_output(path: Path) -> None:
@@ -73,9 +69,9 @@ def _write_json(file: BinaryIO, prediction: Prediction, info: ModelInfo, quantil
 
 
 def _write_npz(file: BinaryIO, prediction: Prediction, info: ModelInfo, quantiles: Sequence[float]) -> None:
-    arrays = {name: getattr(prediction, name) for name in _ARRAYS}
-    there: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}
-    np.savez(file, output_names=np.array(info.output_names), **there)
+    values = {field.name: getattr(prediction, field.name) for field in fields(prediction)}
+    arrays: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    np.savez(file, output_names=np.array(info.output_names), **arrays)
 
 
 def _shortest(values: NDArray[Any]) -> list[str]:
