@@ -12,6 +12,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
+import grpc
+
 from dropserve.v1 import administration_pb2, prediction_pb2
 from dropserve_client import features, foreign, wire
 from dropserve_client.errors import (
@@ -20,6 +22,7 @@ from dropserve_client.errors import (
     LoadFailedError,
     MonteCarloUnavailable,
     NotFoundError,
+    ServerError,
     UnavailableError,
 )
 from dropserve_client.types import Features, FloatArray, ModelInfo, Prediction, VersionStatus
@@ -155,6 +158,10 @@ def _ordered(order: Request) -> Dialogue[list[VersionStatus]]:
         answer = yield order
     except MonteCarloUnavailable as error:  # what this status means of predictions
         raise LoadFailedError(str(error), code=error.code) from error
+    except ServerError as error:
+        if error.code is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+        raise ServerError(f"{error}; is this its admin port?", code=error.code) from error
     return wire.version_statuses(answer.versions)
 
 

@@ -132,3 +132,13 @@ def test_what_goes_wrong_is_told_in_one_line(
 ) -> None:
     assert main(["models", *command, "--admin-server", admin_address]) == status
     assert capsys.readouterr() == ("", f"dropserve models: {message}\n")
+
+
+def test_the_port_of_predictions_takes_no_orders(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "reload", "--admin-server", address]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(
+        f"dropserve models: the server at {address} is no dropserve server, or an older one: "
+    )
+    assert err.endswith("; is this its admin port?\n")
