@@ -56,7 +56,7 @@ def test_a_signal_says_not_serving_finishes_what_is_in_flight_and_exits_0(
     repository: Path, number: signal.Signals
 ) -> None:
     with (
-        server_process(repository, "--drain-seconds", "1") as server,
+        server_process(repository, "--drain-seconds", "3") as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         ask, health = Asker(channel), health_pb2_grpc.HealthStub(channel)

@@ -190,7 +190,7 @@ def test_a_stream_ends_at_a_signal_when_what_it_asked_is_answered(repository: Pa
             yield question
 
     with (
-        server_process(repository, "--drain-seconds", "1") as server,
+        server_process(repository, "--drain-seconds", "3") as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         stub = GRPCInferenceServiceStub(channel)
