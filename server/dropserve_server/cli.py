@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve; the exit status, once told to stop."""
     from dropserve_server import logs
     from dropserve_server.errors import SettingsError
-    from dropserve_server.settings import mistyped_variables
+    from dropserve_server.sources import mistyped_variables
 
     try:
         if PRINT_SETTINGS in args.options:
@@ -73,7 +73,7 @@ def parse(options: Sequence[str]) -> Settings:
 
 def _read(options: Sequence[str]) -> tuple[Settings, dict[str, Any], str | None]:
     """The settings, and the flags and the file that they were read from."""
-    from dropserve_server.settings import read_settings, settings_file
+    from dropserve_server.sources import read_settings, settings_file
 
     flags = vars(_parser().parse_args(options))
     flags.pop("print_settings", None)
@@ -125,7 +125,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from dropserve_server.settings import ENVIRONMENT_PREFIX, Settings, flag
+    from dropserve_server.settings import ENVIRONMENT_PREFIX, Settings
+    from dropserve_server.sources import flag
 
     parser = _Parser(
         prog=f"dropserve {NAME}",

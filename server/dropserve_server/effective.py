@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dropserve_server.settings import Settings, mistyped_variables, source_of
+from dropserve_server.settings import Settings
+from dropserve_server.sources import mistyped_variables, source_of
 
 
 def effective_settings(settings: Settings, flags: Mapping[str, Any], config: str | None) -> str:
@@ -16,7 +17,7 @@ def effective_settings(settings: Settings, flags: Mapping[str, Any], config: str
     ----------
     settings : Settings
     flags, config
-        What it was read from, see `dropserve_server.settings.read_settings`.
+        What it was read from, see `dropserve_server.sources.read_settings`.
     """
     given = settings.model_fields_set
     lines = []

@@ -6,12 +6,12 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import grpc.aio
 
@@ -32,25 +32,20 @@ from dropserve_server.grpc.open_inference import OpenInferenceServicer
 from dropserve_server.grpc.prediction import PredictionServicer
 from dropserve_server.grpc.protection import Protection
 from dropserve_server.grpc.request_log import RequestLog
-from dropserve_server.lane import Batching, Lane
+from dropserve_server.lanes import lanes_of
 from dropserve_server.logs import LOGGER
-from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO, Metrics
+from dropserve_server.metrics import Metrics
 from dropserve_server.metrics_http import MetricsServer
 from dropserve_server.predictor import Limits, Predictor
 from dropserve_server.repository import Repository
 from dropserve_server.settings import Settings
+from dropserve_server.team import Team
 
 _LOADING_THREADS = 4
 _REPORT_SECONDS = 0.25  # how old may be what is known of a worker: its gauges, its health
 _QUIET_SECONDS = 0.02  # without a new request, before connections are closed
 _HOLD_SECONDS = 0.2  # that it is waited for at most
 _FLUSH_SECONDS = 1.0  # for answers that are ready to reach their callers
-# What is computed in one go holds others up for so long. Cutting finer costs a Monte Carlo request more: the
-# masks of its passes are looked up, and their weights gathered, for every slice.
-_DETERMINISTIC_TURN_SECONDS = 0.004
-_MONTE_CARLO_TURN_SECONDS = 0.02
-_MONTE_CARLO_NICENESS = 10  # below the threads that answer deterministic requests
-_INLINE_SECONDS = 250e-6
 _ANSWER_OVERHEAD_BYTES = 4096  # what is not tensors in an answer: names, ids, timings
 
 log = logging.getLogger(LOGGER)
@@ -70,22 +65,6 @@ class Ending:
 
     cut_off: int
     computing: bool
-
-
-class Team(Protocol):
-    """The workers that a server is one of."""
-
-    async def loaded(self) -> None:
-        """Told that the models are loaded; the port may be opened when it returns."""
-
-    def listening(self) -> None:
-        """Told that the port is open."""
-
-    def leaving(self) -> None:
-        """Told that the port is about to be closed."""
-
-    def report(self, health: Mapping[str, bool]) -> None:
-        """Told what is serving, now and then."""
 
 
 class Server:
@@ -127,7 +106,7 @@ class Server:
             models=settings.policies(),
             warm_up=settings.warm_up,
         )
-        self._lanes = _lanes(settings)
+        self._lanes = lanes_of(settings)
         limits = Limits(
             settings.max_rows, settings.max_passes, settings.max_message_bytes - _ANSWER_OVERHEAD_BYTES
         )
@@ -296,26 +275,6 @@ class Server:
         if self._grpc is not None:
             log.info("stopped", extra={"cut_off": cut_off})
         return Ending(cut_off, computing=not all(idle) or self._repository.busy)
-
-
-def _lanes(settings: Settings) -> tuple[Lane, Lane]:
-    """Deterministic and Monte Carlo computing."""
-    batching = partial(Batching, rows=settings.max_batch_rows, delay_seconds=settings.batch_delay)
-    bounds = settings.queue_rows, settings.queue_seconds
-    return (
-        Lane(
-            DETERMINISTIC,
-            settings.deterministic_workers,
-            *bounds,
-            batching(turn_seconds=_DETERMINISTIC_TURN_SECONDS, inline_seconds=_INLINE_SECONDS),
-        ),
-        Lane(
-            MONTE_CARLO,
-            settings.monte_carlo_workers,
-            *bounds,
-            batching(turn_seconds=_MONTE_CARLO_TURN_SECONDS, niceness=_MONTE_CARLO_NICENESS),
-        ),
-    )
 
 
 async def _finishes(work: Coroutine[Any, Any, None], unless: asyncio.Event) -> bool:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from dropserve_server import cli
 from dropserve_server.effective import _toml, effective_settings
-from dropserve_server.settings import Settings, read_settings
+from dropserve_server.settings import Settings
+from dropserve_server.sources import read_settings
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from dropserve_server.errors import SettingsError
 from dropserve_server.policy import ModelPolicy, VersionPolicy
-from dropserve_server.settings import Settings, mistyped_variables, read_settings
+from dropserve_server.settings import Settings
+from dropserve_server.sources import mistyped_variables, read_settings
 
 
 @pytest.fixture(autouse=True)

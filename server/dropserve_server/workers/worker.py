@@ -17,7 +17,7 @@ from dropserve_models.errors import ModelsError
 from dropserve_server import logs
 from dropserve_server.errors import ServerError
 from dropserve_server.process import FAILURE, OK, leave, loop_factory, prepare
-from dropserve_server.settings import read_settings
+from dropserve_server.sources import read_settings
 from dropserve_server.workers.channel import Channel
 from dropserve_server.workers.descriptors import hold_listeners_high
 from dropserve_server.workers.handle import METRICS_FOLDER
