@@ -55,8 +55,10 @@ def test_a_reserved_port_is_for_those_who_share_it(host: str) -> None:
 
 def test_a_listening_socket_is_held_by_a_high_descriptor() -> None:
     with listen(0, shared=False) as listener, socket.create_connection(listener.getsockname(), timeout=10):
+        before = set(os.listdir("/proc/self/fd"))
         held = hold_listeners_high()
         try:
+            assert set(os.listdir("/proc/self/fd")) - before <= set(map(str, held))
             names = [os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in held]
             assert os.readlink(f"/proc/self/fd/{listener.fileno()}") in names
             assert min(held) > max(listener.fileno(), 500)

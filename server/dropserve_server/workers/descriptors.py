@@ -13,6 +13,7 @@ import fcntl
 import os
 import resource
 import socket
+import stat
 
 _HIGHEST = 2**16  # the kernel keeps a table as long as the highest descriptor
 
@@ -33,7 +34,9 @@ def hold_listeners_high() -> list[int]:
 
 def _is_listening(descriptor: int) -> bool:
     try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return False
         with socket.socket(fileno=os.dup(descriptor)) as candidate:
             return bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-    except OSError:  # no socket, or closed by now
+    except OSError:  # closed by now
         return False
