@@ -34,6 +34,11 @@ _OPTIONS = (
         "W",
         "units of categorical columns' embeddings, 0 for one-hot (default: by the number of categories)",
     ),
+    (
+        "level-off",
+        "L",
+        "standard deviations from the mean that numbers level off at, 0 for none (default: 5.0)",
+    ),
     ("max-norm", "C", "largest norm of a hidden unit's incoming weights (default: no limit)"),
     ("weight-decay", "L", "weight decay (default: 0.1 for adamw, 0.0001 for adam and sgd)"),
     ("optimizer", "NAME", "adamw, adam or sgd (default: adamw)"),

@@ -105,6 +105,9 @@ class TrainingConfig(BaseModel):
     embedding_width: Annotated[int, Field(ge=0, le=LARGEST_WIDTH)] | None = None
     """Units of the embedding of every categorical column; 0: one-hot. None: one-hot up to 20 categories, and
     above 1.6 n^.56 units, at most 50."""
+    level_off: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 5.0
+    """Standard deviations from the mean that numbers level off at, before the first hidden layer; 0 for
+    none."""
     max_norm: Positive | None = None
     """Largest norm of a hidden unit's incoming weights (Srivastava et al. 2014; Keras' MaxNorm)."""
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.1

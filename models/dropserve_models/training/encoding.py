@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dropserve_models.training.layout import Categorical, Layout
+from dropserve_models.training.levelling import level_off
 from dropserve_models.training.standardise import Scaling
 from dropserve_models.training.table import Floats
 
@@ -17,7 +18,8 @@ from dropserve_models.training.table import Floats
 class Encoding:
     """What is done to the columns before the first linear layer.
 
-    Numbers are standardised, a missing one is the mean, and an indicator beside it is 1. A category is a
+    Numbers are standardised, and level off far from the mean; a missing one is the mean, and an indicator
+    beside it is 1. A category is a
     one-hot vector, or a position in an embedding; missing is a category of its own. Indicators and one-hot
     units are centred, so that 0 is the average of the training rows for every input. A category, or a missing
     value, that no training row had is encoded as that average: of the one-hot vectors, or of the embeddings.
@@ -58,11 +60,11 @@ class Encoding:
         """The inputs [rows, plain inputs + embedded columns], a column's position for each embedding."""
         layout = self.layout
         if layout.plain:
-            return self.scaling.apply(features)
+            return self._level(features)
         numbers = features[:, list(layout.numbers)]
         indicated = np.isnan(numbers[:, list(layout.indicated)])
         parts: list[NDArray[Any]] = [
-            np.nan_to_num(self.scaling.apply(numbers)),
+            np.nan_to_num(self._level(numbers)),
             (indicated - self.missing) * self.telling,
         ]
         frequencies = iter(self.frequencies)
@@ -78,6 +80,9 @@ class Encoding:
         """The indicators [indicators] that were both 0 and 1 in the training rows."""
         told: NDArray[np.bool_] = (self.missing > 0.0) & (self.missing < 1.0)
         return told
+
+    def _level(self, numbers: Floats) -> Floats:
+        return level_off(self.scaling.apply(numbers), self.layout.limit)
 
     def averages(self) -> list[Floats]:
         """For each embedding, each position's weight [positions - 1] in the average of the training rows."""

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from onnx import TensorProto
 
 from dropserve_models.training.encoding import Encoding, one_hot_table, seen_positions
+from dropserve_models.training.levelling import FARTHEST
 from dropserve_models.training.onnx_graph import Graph
 from dropserve_models.training.table import Floats
 
@@ -27,7 +28,7 @@ def encode(graph: Graph, features: str, encoding: Encoding, embeddings: Sequence
     """
     layout = encoding.layout
     if layout.plain:
-        return graph.scale("standardise", features, encoding.scaling)
+        return _level(graph, features, encoding)
     parts = _numbers(graph, features, encoding) if layout.numbers else []
     if layout.one_hot or layout.embedded:
         parts.append(_categories(graph, features, encoding, embeddings))
@@ -35,13 +36,13 @@ def encode(graph: Graph, features: str, encoding: Encoding, embeddings: Sequence
 
 
 def _numbers(graph: Graph, features: str, encoding: Encoding) -> list[str]:
-    """Numbers, standardised, and the indicators of those that are missing."""
+    """Numbers, and the indicators of those that are missing."""
     layout = encoding.layout
     numbers = features
     if len(layout.numbers) < layout.features:
         numbers = _columns(graph, "numbers", features, layout.numbers)
     if not layout.indicated:
-        return [graph.scale("standardise", numbers, encoding.scaling)]
+        return [_level(graph, numbers, encoding)]
     missing = graph.node("missing", "IsNaN", [numbers])
     means = graph.constant("missing/mean", encoding.scaling.mean)
     filled = graph.node("missing", "Where", [missing, means, numbers])
@@ -52,7 +53,24 @@ def _numbers(graph: Graph, features: str, encoding: Encoding) -> list[str]:
     if not encoding.telling.all():
         factors = graph.constant("missing/telling", encoding.telling.astype(np.float32))
         indicators = graph.node("missing", "Mul", [indicators, factors])
-    return [graph.scale("standardise", filled, encoding.scaling), indicators]
+    return [_level(graph, filled, encoding), indicators]
+
+
+def _level(graph: Graph, numbers: str, encoding: Encoding) -> str:
+    """Numbers, none of them missing, standardised and levelled off."""
+    found, limit = graph.scale("standardise", numbers, encoding.scaling), encoding.layout.limit
+    if not limit:
+        return found
+
+    def constant(name: str, value: float) -> str:
+        return graph.constant(f"level_off/{name}", np.array(value, np.float32))
+
+    ends = [constant("lowest", -FARTHEST), constant("highest", FARTHEST)]
+    found = graph.node("level_off", "Clip", [found, *ends])
+    square = graph.node("squared", "Mul", [found, found])
+    bend = graph.node("level_off", "Mul", [square, constant("bend", limit**-2)])
+    root = graph.node("level_off", "Sqrt", [graph.node("level_off", "Add", [bend, constant("one", 1.0)])])
+    return graph.node("level_off", "Div", [found, root])
 
 
 def _categories(graph: Graph, features: str, encoding: Encoding, embeddings: Sequence[Floats]) -> str:

@@ -71,6 +71,8 @@ class Layout:
     indicated : tuple of int
         Those of them, counted among the numbers, that have an input which says that the value is missing.
     one_hot, embedded : tuple of Categorical
+    limit : float
+        That standardised numbers level off at; 0 for none.
     """
 
     features: int
@@ -78,10 +80,16 @@ class Layout:
     indicated: tuple[int, ...]
     one_hot: tuple[Categorical, ...]
     embedded: tuple[Categorical, ...]
+    limit: float = 0.0
 
     @classmethod
-    def of(cls, columns: Sequence[Column], features: int, width: int | None = None) -> Layout:
-        """The layout of a table's columns (none: all are numbers); see TrainingConfig.embedding_width."""
+    def of(
+        cls, columns: Sequence[Column], features: int, width: int | None = None, limit: float = 0.0
+    ) -> Layout:
+        """The layout of a table's columns (none: all are numbers).
+
+        `width` and `limit`: TrainingConfig's embedding_width and level_off.
+        """
         columns = columns or (Column(),) * features
         numbers = tuple(index for index, column in enumerate(columns) if column.kind == "number")
         found = []
@@ -96,6 +104,7 @@ class Layout:
             tuple(place for place, index in enumerate(numbers) if columns[index].accepts_missing),
             tuple(one for one in found if not one.width),
             tuple(one for one in found if one.width),
+            limit,
         )
 
     @property

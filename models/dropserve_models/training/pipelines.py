@@ -240,7 +240,8 @@ def _parameters(table: Table, config: TrainingConfig, objective: Objective) -> i
 
 def layout_of(table: Table, config: TrainingConfig) -> Layout:
     """How the columns become a network's inputs."""
-    return Layout.of(table.columns, table.features.shape[1], config.embedding_width)
+    limit = config.level_off if config.hidden else 0.0  # a linear model is to be linear
+    return Layout.of(table.columns, table.features.shape[1], config.embedding_width, limit)
 
 
 def _class_weights(goal: Goal, fit: Fit) -> tuple[float, ...] | None:

@@ -250,7 +250,7 @@ def test_a_value_that_nothing_can_be_answered_to_is_named(validation: float, tmp
     X, y = random.normal(size=(60, 2)), random.normal(size=60)
     X[7, 1] = 1e30  # as some mark what is missing
     np.savez(tmp_path / "data.npz", X=X, y=y)
-    options = RECIPE | {"calibration": "cv", "validation": validation, "epochs": 2}
+    options = RECIPE | {"calibration": "cv", "validation": validation, "epochs": 2, "level_off": 0.0}
     job = Job(str(tmp_path / "data.npz"), "m", tmp_path, config=TrainingConfig.from_mapping(options))
     with pytest.raises(ModelsError, match=r"column 'x_2', row 8: 1e\+30 is .* standard deviations from the"):
         train(job)

@@ -26,6 +26,7 @@ RANDOM = np.random.default_rng(0)
 FEATURES = (RANDOM.normal(size=(200, 5)) * [1, 10, 1e-3, 1, 1e3] + [0, 5, 0, 1e6, -1e4]).astype(np.float32)
 TARGETS = RANDOM.normal(size=(200, 3)) * [1, 1e-4, 1e5] + [0, 1, -1e6]
 
+LIMIT = 3.0
 KINDS: dict[str, tuple[Task, Callable[[], Objective], int]] = {
     "binary": ("binary", lambda: CrossEntropy(2), 2),
     "multiclass": ("multiclass", lambda: CrossEntropy(4), 4),
@@ -54,7 +55,7 @@ def pipeline(
         task=task,
         feature_names=tuple("abcde"),
         output_names=tuple(f"out_{i}" for i in range(width)),
-        encoding=Encoding.of(FEATURES, Layout.of((), 5)),
+        encoding=Encoding.of(FEATURES, Layout.of((), 5, limit=LIMIT)),
         target_scaling=Scaling.of(TARGETS[:, :width]) if task == "regression" else None,
         network=network,
         drop_rates=drop_rates,
@@ -65,6 +66,7 @@ def pipeline(
 def reference(trained: Pipeline) -> dict[str, NDArray[np.float64]]:
     """The same arithmetic, written out in float64."""
     x = (FEATURES - trained.encoding.scaling.mean.astype(float)) / trained.encoding.scaling.std
+    x = x / np.sqrt(1 + (x / LIMIT) ** 2)
     functions: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
         "relu": lambda z: z.clamp(min=0),
         "leaky_relu": lambda z: torch.where(z > 0, z, 0.01 * z),

@@ -69,7 +69,7 @@ def pipeline(task: Task, objective: Objective, shape: str, kind: str, **options:
     hidden, rates = SHAPES[shape]
     columns, embedding_width = COLUMNS[kind]
     features = features_of(columns)
-    layout = Layout.of(columns, len(columns), embedding_width)
+    layout = Layout.of(columns, len(columns), embedding_width, limit=4.0 if options["residual"] else 0.0)
     sizes = (layout.inputs, *hidden, objective.outputs)
     network = Network(sizes, embeddings=layout.embeddings, **options)
     network.initialise([np.random.default_rng(1)])

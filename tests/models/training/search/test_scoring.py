@@ -119,7 +119,7 @@ def test_rows_are_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("data", ["sklearn:diabetes", "sklearn:iris"])
 def test_a_row_too_far_to_be_answered_is_a_bad_score_and_a_finite_one(data: str) -> None:
-    table, goal, models = fitted(data, [0.2], hidden_drop=0.3)
+    table, goal, models = fitted(data, [0.2], hidden_drop=0.3, level_off=0.0)
     rows = held_out(table, models)
     usual = monte_carlo_scores(models, rows, table, goal, 4, SEED)[0]
     table.features[rows[0][0], :2] = 3e38
