@@ -214,6 +214,7 @@ class Model:
         engine = make_engine(
             program,
             self._blueprint.prefix,
+            self._blueprint.opening,
             self._classifier,
             self._memory_bytes,
             self.info.provider,

@@ -37,7 +37,8 @@ def engine_of(data: bytes, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> Engine:
     """The Monte Carlo engine of a model that has one."""
     blueprint = blueprint_of(data)
     assert blueprint.program is not None, blueprint.monte_carlo_unavailable
-    return Engine(blueprint.program, blueprint.prefix, blueprint.info.task != "regression", memory_bytes)
+    classifier = blueprint.info.task != "regression"
+    return Engine(blueprint.program, blueprint.prefix, blueprint.opening, classifier, memory_bytes)
 
 
 S = TypeVar("S", bound=MaskSet)

@@ -1,8 +1,9 @@
 """Inference on an exported model: deterministic by ONNX Runtime, stochastic by the Monte Carlo engine.
 
 The way of a Monte Carlo request: `graph` has split the ONNX graph at its first Dropout; ONNX Runtime
-computes the prefix once (`deterministic`); `masks` draws which units each pass drops; `engine` runs the
-suffix, read by `program`, over blocks of passes; `estimate` turns the passes into mean and variance.
+computes the prefix once (`deterministic`), or torch does (`opening`); `masks` draws which units each pass
+drops; `engine` runs the suffix, read by `program`, over blocks of passes; `estimate` turns the passes into
+mean and variance.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from dropserve_models.inference.masks import Strata, count_passes, dropped
 from dropserve_models.inference.program import Site
 from dropserve_models.inference.subnetworks import Units, chosen_units
+from dropserve_models.inference.subsets import kept
 from dropserve_models.prediction import FloatArray
 
 Places: TypeAlias = slice | NDArray[np.intp]
@@ -167,14 +168,31 @@ class GivenMasks(BlockMasks):
         return torch.from_numpy(np.ascontiguousarray(self._given[site].T))[:, :, None]
 
 
-def draw_masks(sites: Sequence[Site], seed: int, block: Block, tail: int, draws: int) -> BlockMasks:
-    """The masks of a block. Several draws of the tail's are a stratum of each pass."""
-    passes = count_passes(block.groups)
-    marks = [
-        dropped(seed, number, site.units, site.rate, ((draws, passes),), block.first, block.first * draws)
-        if number == tail and draws > 1
-        else dropped(seed, number, site.units, site.rate, block.groups, block.stratum, block.first)
-        for number, site in enumerate(sites)
-    ]
-    places = slice(block.first, block.first + passes)
-    return BlockMasks(sites, marks, block.groups, draws, places)
+def draw_masks(
+    sites: Sequence[Site], seed: int, parts: Iterable[Block], tail: int, draws: int
+) -> Iterator[BlockMasks]:
+    """The masks of blocks. Several draws of the tail's are a stratum of each pass."""
+    for block in parts:
+        passes = count_passes(block.groups)
+        marks = [
+            dropped(seed, number, site.units, site.rate, ((draws, passes),), block.first, block.first * draws)
+            if number == tail and draws > 1
+            else dropped(seed, number, site.units, site.rate, block.groups, block.stratum, block.first)
+            for number, site in enumerate(sites)
+        ]
+        yield BlockMasks(sites, marks, block.groups, draws, slice(block.first, block.first + passes))
+
+
+def quick_masks(
+    sites: Sequence[Site], seed: int, parts: Iterable[Block], tail: int, draws: int
+) -> Iterator[BlockMasks]:
+    """The same, where nobody has named the seed: other masks, of the same distribution."""
+    random = np.random.Generator(np.random.SFC64(seed))
+    for block in parts:
+        passes = count_passes(block.groups)
+        marks = []
+        for number, site in enumerate(sites):
+            groups = ((draws, passes),) if number == tail and draws > 1 else block.groups
+            strata = [kept(random, site, size, count).swapaxes(0, 1) for size, count in groups]
+            marks.append(~np.concatenate([masks.reshape(-1, site.units) for masks in strata]))
+        yield BlockMasks(sites, marks, block.groups, draws, slice(block.first, block.first + passes))

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from dropserve_models.artifact import Artifact
 from dropserve_models.calibration import CalibrationRecord
 from dropserve_models.errors import ArtifactError, MonteCarloUnavailable
-from dropserve_models.inference.compile import compile_program
+from dropserve_models.inference.compile import compile_prefix, compile_program
 from dropserve_models.inference.deterministic import Device, Session, first_line
 from dropserve_models.inference.graph import split
 from dropserve_models.inference.program import Program
@@ -37,6 +37,8 @@ class Blueprint:
         The graph outputs that are answered: the prediction and, where there is one, the noise variance.
     prefix : Session or None
         What comes before the first Dropout; None where nothing does.
+    opening : Program or None
+        The prefix once more, read like what comes after; None where it can't be.
     program : Program or None
         What comes after; None where it can't be run.
     monte_carlo_unavailable : str or None
@@ -48,6 +50,7 @@ class Blueprint:
     session: Session
     heads: tuple[str, ...]
     prefix: Session | None
+    opening: Program | None
     program: Program | None
     monte_carlo_unavailable: str | None
     calibration: CalibrationRecord | None = None
@@ -108,10 +111,11 @@ def draw_up(artifact: Artifact, device: Device, threads: int | None) -> Blueprin
             f"{len(info.output_names)} outputs, the graph has {features} and {outputs}"
         )
     try:
-        prefix, program = None, None
+        prefix, opening, program = None, None, None
         values = dict.fromkeys(parts.boundary, zeros)
         if parts.prefix is not None:
             prefix = Session(parts.prefix.SerializeToString(), device, threads)
+            opening = compile_prefix(parts.prefix, features)
             values |= dict(zip(prefix.outputs, prefix.run(zeros), strict=True))
         boundary = {
             name: value.shape[1]
@@ -122,7 +126,7 @@ def draw_up(artifact: Artifact, device: Device, threads: int | None) -> Blueprin
     except MonteCarloUnavailable as error:
         reason = str(error)
     calibration = manifest.calibration if manifest else None
-    return Blueprint(info, session, heads, prefix, program, reason, calibration)
+    return Blueprint(info, session, heads, prefix, opening, program, reason, calibration)
 
 
 def _heads(outputs: tuple[str, ...]) -> tuple[str, ...]:

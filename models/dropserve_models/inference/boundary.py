@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from dropserve_models.inference.deterministic import Session
+from dropserve_models.inference.opening import Opening
 from dropserve_models.inference.program import Program
 from dropserve_models.prediction import FloatArray
 
@@ -14,10 +19,13 @@ class Boundary:
     ----------
     prefix : Session or None
         None where the input itself is all there is.
+    opening : Program or None
+        The prefix once more, where torch can run it.
     """
 
-    def __init__(self, program: Program, prefix: Session | None) -> None:
+    def __init__(self, program: Program, prefix: Session | None, opening: Program | None) -> None:
         self._names = program.boundary
+        self._opening = None if opening is None else Opening(opening)
         self._prefix = prefix
         # A residual connection may cross from the input itself, which the prefix does not compute.
         known = () if prefix is None else prefix.outputs
@@ -29,3 +37,13 @@ class Boundary:
         if self._prefix is not None and self._computed:
             values.update(zip(self._computed, self._prefix.run(features, self._computed), strict=True))
         return values
+
+    def by_units(self, features: FloatArray) -> dict[str, Tensor]:
+        """The values [units, 1, rows], by name, computed in torch where it can."""
+        known = {} if self._opening is None else self._opening.values(features)
+        if all(name in known for name in self._names):
+            return {name: known[name] for name in self._names}
+        return {
+            name: torch.from_numpy(np.require(value, requirements="W")).t().contiguous().unsqueeze(1)
+            for name, value in self.values(features).items()
+        }

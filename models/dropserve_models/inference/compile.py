@@ -1,4 +1,4 @@
-"""Reading the suffix of an ONNX graph into a `Program`."""
+"""Reading the suffix of an ONNX graph, and its prefix where it can be, into a `Program`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
+import onnx
 
 from dropserve_models.errors import MonteCarloUnavailable
-from dropserve_models.inference.graph import Split
+from dropserve_models.inference.graph import Split, undivided
 from dropserve_models.inference.onnx_operators import read
 from dropserve_models.inference.program import Elementwise, Linear, Program, Step, arguments
 from dropserve_models.inference.reader import Reader, Unsupported
@@ -52,6 +53,19 @@ def compile_program(split: Split, widths: Mapping[str, int], wanted: tuple[str, 
     steps = _fold_biases(reader.steps, wanted)
     boundary = tuple(name for name in split.boundary if name in needed)
     return Program(steps, reader.widths, boundary, tuple(reader.sites), wanted)
+
+
+def compile_prefix(prefix: onnx.ModelProto, features: int) -> Program | None:
+    """Read a prefix; None where one of its operations is not supported."""
+    split = undivided(prefix)
+    reader = Reader(split, dict.fromkeys(split.boundary, features))
+    try:
+        for node in split.suffix:
+            read(reader, node)
+    except Unsupported:
+        return None
+    steps = _fold_biases(reader.steps, split.outputs)
+    return Program(steps, reader.widths, split.boundary, (), split.outputs)
 
 
 def _fold_biases(steps: list[Step], outputs: tuple[str, ...]) -> tuple[Step, ...]:

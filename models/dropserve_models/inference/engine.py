@@ -19,7 +19,14 @@ from torch import Tensor
 
 from dropserve_models.inference.agreement import MAX_DIFFERENCE, difference
 from dropserve_models.inference.bank import MaskBank
-from dropserve_models.inference.blocks import BlockMasks, GivenMasks, RequestMasks, blocks, draw_masks
+from dropserve_models.inference.blocks import (
+    BlockMasks,
+    GivenMasks,
+    RequestMasks,
+    blocks,
+    draw_masks,
+    quick_masks,
+)
 from dropserve_models.inference.boundary import Boundary
 from dropserve_models.inference.deterministic import Session, first_line
 from dropserve_models.inference.estimate import Estimate
@@ -56,6 +63,8 @@ class Engine:
         Its outputs are the prediction and, for a heteroscedastic model, the noise variance.
     prefix : Session or None
         Computes the program's boundary; None where that is the input itself.
+    opening : Program or None
+        The prefix once more, where torch can run it.
     classifier : bool
         Whether the outputs are class probabilities. A single column p is answered as (1 - p, p).
     memory_bytes : int
@@ -67,10 +76,17 @@ class Engine:
         What answers small requests, once it is prepared.
     """
 
-    def __init__(self, program: Program, prefix: Session | None, classifier: bool, memory_bytes: int) -> None:
+    def __init__(
+        self,
+        program: Program,
+        prefix: Session | None,
+        opening: Program | None,
+        classifier: bool,
+        memory_bytes: int,
+    ) -> None:
         self.program = program
         self.plan = make_plan(program)
-        self._inputs = Boundary(program, prefix)
+        self._inputs = Boundary(program, prefix, opening)
         self._classifier = classifier
         self.device = torch.device("cpu")
         scratch = shared_scratch()
@@ -162,7 +178,7 @@ class Engine:
         with torch.inference_mode():
             given = GivenMasks(masks)
             outputs = self._runner.run(
-                self._boundary(features), given, thinned=False, integrate=False
+                self._inputs.by_units(features), given, thinned=False, integrate=False
             ).outputs
             return [value.expand(-1, given.passes, -1).permute(1, 2, 0).numpy() for value in outputs]
 
@@ -188,7 +204,7 @@ class Engine:
     def _compute(
         self, estimate: Estimate, features: FloatArray, options: MonteCarloOptions, thinned: bool
     ) -> None:
-        boundary = self._boundary(features)
+        boundary = self._inputs.by_units(features)
         if thinned:
             boundary = self._runner.prepare(boundary)
         parts = [
@@ -261,8 +277,9 @@ class Engine:
             limit = min(limit, ADAPTIVE_PASSES)
 
         def draw(seed: int) -> Iterator[BlockMasks]:
-            for block in blocks(strata(options.passes, options.masks), limit):
-                yield draw_masks(self.program.sites, seed, block, self.plan.tail, draws)
+            groups = blocks(strata(options.passes, options.masks), limit)
+            drawn = quick_masks if options.seed is None else draw_masks
+            return drawn(self.program.sites, seed, groups, self.plan.tail, draws)
 
         # What is gathered for a set of masks depends on whether their last dropout is integrated.
         kind = (options.passes, options.masks, self.plan.integrates(options), limit, draws)
@@ -277,13 +294,6 @@ class Engine:
             yield from draw(fresh_seed() if options.seed is None else options.seed)
         else:
             yield from self._bank.unseeded(kind, lambda seed: RequestMasks(draw(seed)))
-
-    def _boundary(self, features: FloatArray) -> dict[str, Tensor]:
-        """The boundary values, [units, 1, rows]."""
-        return {
-            name: torch.from_numpy(np.require(value, requirements="W")).t().contiguous().unsqueeze(1)
-            for name, value in self._inputs.values(features).items()
-        }
 
 
 def _leave(bank: MaskBank, scratch: Scratch) -> None:

@@ -82,6 +82,14 @@ def split(model: onnx.ModelProto) -> Split:
     return Split(_prefix(model, boundary), boundary, tuple(suffix), used, outputs, rates)
 
 
+def undivided(model: onnx.ModelProto) -> Split:
+    """A graph without active Dropouts, a prefix say, as if all of it were suffix."""
+    constants = _constants(model)
+    nodes = tuple(node for node in model.graph.node if node.output[0] not in constants)
+    outputs = tuple(output.name for output in model.graph.output)
+    return Split(None, tuple(value.name for value in _inputs(model)), nodes, constants, outputs, {})
+
+
 def attributes(node: onnx.NodeProto) -> dict[str, object]:
     """The node's attributes as Python values."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import pytest
 
-from dropserve_models.inference.blocks import blocks, draw_masks
+from dropserve_models.inference.blocks import BlockMasks, blocks, draw_masks, quick_masks
 from dropserve_models.inference.masks import strata
 from dropserve_models.inference.plan import DRAWS_IN_ALL, MAX_DRAWS, Plan, make_plan
+from dropserve_models.inference.program import Site
 from dropserve_models.prediction import MonteCarloOptions
 from support.engines import blueprint_of
 from support.onnx_models import mlp
+
+SITES = (Site(0.2, 256), Site(0.5, 256))
 
 
 def plan(rate: float, last: str = "Softmax") -> Plan:
@@ -52,12 +57,31 @@ def test_an_adaptive_request_draws_as_one_of_few_passes_does() -> None:
     assert plan(0.5).draws_a_pass(MonteCarloOptions(5000, mean_tolerance=0.1)) == 4
 
 
-def test_the_draws_of_a_pass_are_a_stratum() -> None:
-    program = blueprint_of(mlp([20, 256, 256, 5], [0.0, 0.2, 0.5], last="Softmax").onnx()).program
-    assert program is not None
-    (block,) = blocks(strata(20, "stratified"))
-    masks = draw_masks(program.sites, 3, block, tail=1, draws=8)
+@pytest.mark.parametrize("draw", [draw_masks, quick_masks])
+def test_the_draws_of_a_pass_are_a_stratum(draw: Callable[..., Iterator[BlockMasks]]) -> None:
+    (masks,) = draw(SITES, 3, blocks(strata(20, "stratified")), tail=1, draws=8)
     kept = masks.binary(1).numpy().reshape(20, 8, 256)
     assert (kept.sum(axis=1) == 4).all()
     between = np.corrcoef(kept[:, 0].ravel(), kept[:, 1].ravel())[0, 1]
     assert between == pytest.approx(-1 / 7, abs=0.05), "4 of 8 places, all equally likely"
+
+
+@pytest.mark.parametrize("draw", [draw_masks, quick_masks])
+@pytest.mark.parametrize("limit", [20, 100])
+def test_every_stratum_drops_a_unit_in_its_share_of_the_passes(
+    draw: Callable[..., Iterator[BlockMasks]], limit: int
+) -> None:
+    parts = list(draw(SITES, 3, blocks(strata(50, "stratified"), limit), tail=1, draws=1))
+    kept = [np.concatenate([masks.binary(site).numpy() for masks in parts]) for site in (0, 1)]
+    for masks, drops in zip(kept, (2, 5), strict=True):
+        assert (masks.reshape(5, 10, 256).sum(axis=1) == 10 - drops).all()
+        assert len(np.unique(masks, axis=0)) == 50
+
+
+def test_independent_masks_drawn_without_a_seed_drop_units_at_their_rates() -> None:
+    (masks,) = quick_masks(SITES, 3, blocks(strata(100, "independent")), tail=1, draws=1)
+    for site, rate in enumerate((0.2, 0.5)):
+        kept = masks.binary(site).numpy()
+        assert kept.shape == (100, 256)
+        assert kept.mean() == pytest.approx(1 - rate, abs=5 * np.sqrt(rate * (1 - rate) / kept.size))
+        assert kept.sum(axis=0).std() == pytest.approx(np.sqrt(100 * rate * (1 - rate)), rel=0.25)

@@ -24,6 +24,7 @@ _DEVICE = torch.device("cuda", 0)  # the one that ONNX Runtime takes
 def make_engine(
     program: Program,
     prefix: Session | None,
+    opening: Program | None,
     classifier: bool,
     memory_bytes: int,
     provider: str,
@@ -33,7 +34,7 @@ def make_engine(
 
     Parameters
     ----------
-    program, prefix, classifier, memory_bytes
+    program, prefix, opening, classifier, memory_bytes
         See `Engine`.
     provider : str
         ONNX Runtime's execution provider of this model.
@@ -54,6 +55,6 @@ def make_engine(
             log.warning("Monte Carlo runs on the CPU, deterministic requests on CUDA: %s", reason)
         else:
             return engine
-    on_cpu = Engine(program, prefix, classifier, memory_bytes)
+    on_cpu = Engine(program, prefix, opening, classifier, memory_bytes)
     on_cpu.prepare_small(probe)
     return on_cpu

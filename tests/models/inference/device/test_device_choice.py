@@ -22,7 +22,9 @@ FEATURES: Array = np.ones((4, 6), np.float32)
 def chosen(provider: str, memory_bytes: int = 2**28) -> AnyEngine:
     blueprint = blueprint_of(DATA)
     assert blueprint.program is not None
-    return make_engine(blueprint.program, blueprint.prefix, True, memory_bytes, provider, FEATURES)
+    return make_engine(
+        blueprint.program, blueprint.prefix, blueprint.opening, True, memory_bytes, provider, FEATURES
+    )
 
 
 def test_on_the_cpu_it_is_the_engine_of_the_cpu(caplog: pytest.LogCaptureFixture) -> None:

@@ -60,7 +60,7 @@ def test_masks_are_those_of_the_host(
         start = [[signed(seed) for seed in seeds], [block.stratum] * len(seeds), [block.first] * len(seeds)]
         found = sampler(torch.tensor(start))
         for place, seed in enumerate(seeds):
-            expected = draw_masks(everywhere, seed, block, tail, draws)
+            (expected,) = draw_masks(everywhere, seed, [block], tail, draws)
             for number, values in enumerate(found):
                 np.testing.assert_array_equal(values[:, :, place], expected.scaled(number)[:, :, 0])
 
