@@ -54,6 +54,7 @@ def test_a_prefix_that_torch_does_not_know_is_left_to_onnx_runtime() -> None:
     assert blueprint_of(data).opening is None
     found = model_of(data).predict(ROWS, passes=20, seed=1)
     point = model_of(data).predict(ROWS)
+    assert found.std is not None
     assert (np.abs(found.mean - point.mean) < 6 * found.std / np.sqrt(20) + 1e-4).all()
 
 
