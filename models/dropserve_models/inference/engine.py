@@ -259,14 +259,18 @@ class Engine:
             samples, *noise = (_every_pass(value, masks)[..., part.columns] for value in passes.outputs)
             if self._classifier and len(samples) == 1:
                 samples = torch.cat([1.0 - samples, samples])
-            within = passes.within
+            within, entropy = (
+                None if value is None else _every_pass(value, masks)[..., part.columns]
+                for value in (passes.within, passes.entropy)
+            )
             estimate.add(
                 part.rows,
                 samples,
                 masks.strata,
                 masks.places,
                 noise=noise[0] if noise else None,
-                within=None if within is None else _every_pass(within, masks)[..., part.columns],
+                within=within,
+                entropy=entropy,
             )
 
     def _masks(self, options: MonteCarloOptions, thinned: bool) -> Iterator[BlockMasks]:

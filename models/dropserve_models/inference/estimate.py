@@ -111,6 +111,7 @@ class Estimate:
         *,
         noise: Tensor | None = None,
         within: Tensor | None = None,
+        entropy: Tensor | None = None,
     ) -> None:
         """Add whole strata of passes to some rows, for all of which the same passes have been added before.
 
@@ -128,6 +129,8 @@ class Estimate:
             The noise variance of every draw; their number may be another one.
         within : Tensor [outputs, draws, rows], optional
             The variance that each sample, then a mean, has been integrated over.
+        entropy : Tensor [1, draws, rows], optional
+            Of a classifier's samples, in nats, where it is known.
         """
         count = count_passes(groups)
         draws = samples.shape[1] // count
@@ -136,7 +139,8 @@ class Estimate:
         if self._samples is not None:
             self._samples[:, passes, rows] = samples.numpy()
         if self._entropy is not None:
-            self._entropy[rows] += self._total_entropy(samples)
+            entropies = self._entropies(samples) if entropy is None else entropy[0]
+            self._entropy[rows] += self._sum(entropies, 0).numpy()
         shift = torch.from_numpy(self._shift)[:, rows]
         powers = _powers(samples, shift, within)
         start = 0
@@ -145,14 +149,15 @@ class Estimate:
             part = powers[:, :, start : start + n * strata]
             part = part.view(*part.shape[:2], strata, n, -1)
             # Within a stratum float32 is enough, but the fourth powers below would leave its range.
-            sums = self._sum(part, 3).double()
-            terms = sums.new_empty((5, *sums.shape[1:]))
+            sums = self._sum(part, 3)
+            terms = sums.new_empty((5, *sums.shape[1:]), dtype=torch.float64)
             terms[:2] = sums
-            torch.mul(sums[0], sums, out=terms[2:4])
-            torch.mul(sums[1], sums[1], out=terms[4])
+            torch.mul(terms[0], terms[:2], out=terms[2:4])
+            torch.mul(terms[1], terms[1], out=terms[4])
+            totals = self._sum(terms, 2)
             if n > 1:
-                terms[2:] /= n
-            self._powers[:, :, rows] += self._sum(terms, 2).numpy()
+                totals[2:] /= n
+            self._powers[:, :, rows] += totals.numpy()
             self._strata[rows] += strata
             start += n * strata
         if noise is not None and self._noise is not None:
@@ -163,11 +168,10 @@ class Estimate:
         self._passes[rows] += count
         self._draws[rows] += start
 
-    def _total_entropy(self, probabilities: Tensor) -> NDArray[np.float32]:
-        """Over the first axis, in nats, summed over the second; 0 log 0 is 0."""
+    def _entropies(self, probabilities: Tensor) -> Tensor:
+        """Over the first axis, in nats; 0 log 0 is 0."""
         terms = probabilities.clamp_min(float(_TINY)).log_().mul_(probabilities)
-        total: NDArray[np.float32] = self._sum(self._sum(terms, 0), 0).neg().numpy()
-        return total
+        return self._sum(terms, 0).neg_()
 
     def replace(self, rows: Rows, totals: Totals) -> None:
         """Replace what is known of some rows by sums made elsewhere, on another device say."""
@@ -184,7 +188,7 @@ class Estimate:
 
     def moments(self, rows: Rows = slice(None)) -> Moments:
         """The moments of the passes added, at least one."""
-        n, strata = self._draws[rows], self._strata[rows]
+        n, strata = self._draws[rows].astype(np.float64), self._strata[rows]
         s, q, ss, sq, qq = self._powers[:, :, rows]
         mean = s / n
         squared = mean * mean
@@ -225,9 +229,9 @@ class Estimate:
             std_error = np.divide(np.sqrt(of_variance), 2.0 * std, out=np.zeros_like(std), where=std > 0.0)
         predictive = expected = information = None
         if self._entropy is not None:
-            of_the_mean = entropy(np.clip(mean, 0.0, 1.0))
+            of_the_mean = entropy_of(mean)
             # Entropy is concave, so only rounding can make the difference negative.
-            of_passes = np.minimum(self._entropy / self._draws, of_the_mean)
+            of_passes = np.clip(self._entropy / self._draws, 0.0, of_the_mean)
             predictive, expected = _array(of_the_mean), _array(of_passes)
             information = _array(of_the_mean - of_passes)
         quantiles = samples = None
@@ -268,10 +272,10 @@ def _powers(samples: Tensor, shift: Tensor, within: Tensor | None) -> Tensor:
     return powers
 
 
-def entropy(probabilities: Wide) -> Wide:
-    """Of probabilities [outputs, rows], in nats; 0 log 0 is 0."""
-    terms = torch.from_numpy(np.log(np.maximum(probabilities, _TINY)) * probabilities)
-    total: Wide = total_(terms).neg_().numpy()
+def entropy_of(probabilities: Wide) -> Wide:
+    """Of probabilities [outputs, rows], in nats; 0 log 0 is 0, and what rounding leaves above 1 is 1."""
+    clamped = torch.from_numpy(probabilities).clamp(float(_TINY), 1.0)
+    total: Wide = total_(torch.log(clamped).mul_(clamped)).neg_().numpy()
     return total
 
 

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+_LOWEST = torch.finfo(torch.float32).min
+
 
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
@@ -49,6 +51,16 @@ def softmax(x: Tensor) -> Tensor:
     """Over the first dimension."""
     exponentials = (x - x.amax(0)).exp_()
     return exponentials.div_(total(exponentials))
+
+
+def softmax_with_entropy(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and the entropies in nats, [1, ...]: log sum exp x - sum p x, without a logarithm of each p."""
+    shifted = x - x.amax(0)
+    exponentials = torch.exp(shifted)
+    norm = total(exponentials).clone()
+    probabilities = exponentials.div_(norm)
+    mean = total_(shifted.clamp_min_(_LOWEST).mul_(probabilities))  # 0 times infinity is 0 here
+    return probabilities, norm.log_().sub_(mean).unsqueeze(0)
 
 
 def log_softmax(x: Tensor) -> Tensor:

@@ -21,10 +21,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dropserve_models.inference import operators
+from dropserve_models.inference import operators, pointwise
 from dropserve_models.inference.blocks import BlockMasks
 from dropserve_models.inference.plan import Plan
-from dropserve_models.inference.program import Drop, Elementwise, Linear, Program, Step, arguments
+from dropserve_models.inference.program import (
+    Drop,
+    Elementwise,
+    Linear,
+    Program,
+    Softmax,
+    Step,
+    arguments,
+)
 from dropserve_models.inference.scratch import Scratch
 from dropserve_models.inference.subnetworks import Layer, Units, take
 
@@ -42,10 +50,13 @@ class Passes:
         The program's outputs; the first one, where `within` is set, averaged over the tail's masks.
     within : Tensor [outputs, passes or 1, rows] or None
         The variance of the first output over the tail's masks, given the masks before.
+    entropy : Tensor [1, draws or passes or 1, rows] or None
+        Of the first output, in nats, where it is a softmax.
     """
 
     outputs: list[Tensor]
-    within: Tensor | None
+    within: Tensor | None = None
+    entropy: Tensor | None = None
 
 
 class Runner:
@@ -108,6 +119,7 @@ class Runner:
         """
         closed = integrate and self.plan.affine is not None
         values = dict(boundary)
+        entropy = None
         for number, dead in self._closed if closed else self._all:
             step = self.program.steps[number]
             if isinstance(step, Drop):
@@ -116,13 +128,15 @@ class Runner:
                 values[step.out] = self._thin(step, values, masks, integrate)
             elif isinstance(step, Elementwise):
                 values[step.out] = self._elementwise(number, step, values, masks, thinned, integrate)
+            elif isinstance(step, Softmax) and not step.log and step.out == self.program.outputs[0]:
+                values[step.out], entropy = pointwise.softmax_with_entropy(values[step.x])
             else:
                 args = _aligned([values[name] for name in arguments(step)])
                 values[step.out] = self._operations[number](*args)
             for name in dead:
                 values.pop(name, None)
         if not closed:
-            return Passes([values[name] for name in self.program.outputs], None)
+            return Passes([values[name] for name in self.program.outputs], entropy=entropy)
         assert self.plan.affine is not None
         hidden = values[self.plan.affine.x]
         mean = self._product(self._mean, hidden)[: self._predictions].add_(self._offset)
