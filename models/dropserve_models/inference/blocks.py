@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dropserve_models.inference import orthogonal
 from dropserve_models.inference.masks import Strata, count_passes, dropped
 from dropserve_models.inference.program import Site
 from dropserve_models.inference.subnetworks import Units, chosen_units
@@ -57,6 +58,8 @@ class BlockMasks:
         Draws of the tail's masks in a pass.
     places : slice or ndarray of int
         The passes' places among those of the request.
+    negative : ndarray of bool [passes, units], optional
+        Where the tail's draws are orthogonal, the signs they are made of; see `orthogonal`.
     """
 
     def __init__(
@@ -66,11 +69,13 @@ class BlockMasks:
         strata: Strata,
         draws: int,
         places: Places,
+        negative: NDArray[np.bool_] | None = None,
     ) -> None:
         self.passes = count_passes(strata)
         self.strata = strata
         self.draws = draws
         self.places = places
+        self.negative = negative
         self._sites = sites
         self._marks = marks
         # Each form is made once, and used for every block of rows.
@@ -137,7 +142,8 @@ class BlockMasks:
         every_draw = (passes[:, None] * self.draws + np.arange(self.draws)).reshape(-1)
         marks = [marks[passes if len(marks) == self.passes else every_draw] for marks in self._marks]
         first = self.places.start if isinstance(self.places, slice) else 0
-        return BlockMasks(self._sites, marks, strata, self.draws, first + passes)
+        negative = None if self.negative is None else self.negative[passes]
+        return BlockMasks(self._sites, marks, strata, self.draws, first + passes, negative)
 
     def _scaled(self, site: int) -> Tensor:
         scale = np.float32(1.0 / (1.0 - self._sites[site].rate))
@@ -184,15 +190,30 @@ def draw_masks(
 
 
 def quick_masks(
-    sites: Sequence[Site], seed: int, parts: Iterable[Block], tail: int, draws: int
+    sites: Sequence[Site],
+    seed: int,
+    parts: Iterable[Block],
+    tail: int,
+    draws: int,
+    *,
+    orthogonal_draws: bool = False,
 ) -> Iterator[BlockMasks]:
-    """The same, where nobody has named the seed: other masks, of the same distribution."""
+    """The same, where nobody has named the seed: other masks, of the same distribution.
+
+    `orthogonal_draws`: make the draws of the tail's so that they share products; see `orthogonal`.
+    """
     random = np.random.Generator(np.random.SFC64(seed))
     for block in parts:
         passes = count_passes(block.groups)
         marks = []
+        negative = None
         for number, site in enumerate(sites):
+            if number == tail and orthogonal_draws:
+                negative = random.random((passes, site.units), np.float32) < 0.5
+                marks.append(orthogonal.dropped(negative, draws))
+                continue
             groups = ((draws, passes),) if number == tail and draws > 1 else block.groups
             strata = [kept(random, site, size, count).swapaxes(0, 1) for size, count in groups]
             marks.append(~np.concatenate([masks.reshape(-1, site.units) for masks in strata]))
-        yield BlockMasks(sites, marks, block.groups, draws, slice(block.first, block.first + passes))
+        places = slice(block.first, block.first + passes)
+        yield BlockMasks(sites, marks, block.groups, draws, places, negative)

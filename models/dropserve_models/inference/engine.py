@@ -282,8 +282,10 @@ class Engine:
 
         def draw(seed: int) -> Iterator[BlockMasks]:
             groups = blocks(strata(options.passes, options.masks), limit)
-            drawn = quick_masks if options.seed is None else draw_masks
-            return drawn(self.program.sites, seed, groups, self.plan.tail, draws)
+            wanted = (self.program.sites, seed, groups, self.plan.tail, draws)
+            if options.seed is not None:
+                return draw_masks(*wanted)
+            return quick_masks(*wanted, orthogonal_draws=thinned and self.plan.orthogonal_draws(options))
 
         # What is gathered for a set of masks depends on whether their last dropout is integrated.
         kind = (options.passes, options.masks, self.plan.integrates(options), limit, draws)

@@ -43,6 +43,10 @@ TAIL_SHARE = 0.5
 DRAWS_IN_ALL = 100
 """Draws of the last masks in a request, about. With as many passes, each has one of its own: then it need
 not compute the units that these drop, which saves more than further draws would gain."""
+ORTHOGONAL_DRAWS = 8
+"""As many draws of a pass share their products, where the layer after them has `ORTHOGONAL_WEIGHTS`: with
+fewer of either, the small products that take their place cost as much."""
+ORTHOGONAL_WEIGHTS = 2000
 ADAPTIVE_PASSES = 20
 """Passes that an adaptive request computes before it looks again at which rows need more."""
 
@@ -79,6 +83,8 @@ class Plan:
         Whether anything before the tail is stochastic.
     tail_rate : float
         The drop rate of the last Dropout.
+    tail_weights : int
+        Of the linear layers that read the last Dropout alone.
     closed : bool
         Whether `affine` is all there is to compute, so that no mask of the tail is ever drawn.
     """
@@ -90,6 +96,7 @@ class Plan:
     draws: int
     body: bool
     tail_rate: float
+    tail_weights: int
     closed: bool
 
     def integrates(self, options: MonteCarloOptions) -> bool:
@@ -99,6 +106,11 @@ class Plan:
     def draws_a_pass(self, options: MonteCarloOptions) -> int:
         """How many masks of the tail every pass draws."""
         return self._draws_a_pass(options) if options.integrate else 1
+
+    def orthogonal_draws(self, options: MonteCarloOptions) -> bool:
+        """Whether the draws of a pass had better share their products, where thinning; see `orthogonal`."""
+        enough = self.draws_a_pass(options) == ORTHOGONAL_DRAWS and self.tail_weights >= ORTHOGONAL_WEIGHTS
+        return enough and self.tail_rate == 0.5
 
     def _draws_a_pass(self, options: MonteCarloOptions) -> int:
         passes = min(options.passes, ADAPTIVE_PASSES) if options.adaptive else options.passes
@@ -143,6 +155,7 @@ def make_plan(program: Program) -> Plan:
         draws,
         body=bool(stochastic & {last.x, *downstream}),
         tail_rate=program.sites[last.site].rate,
+        tail_weights=_multiplications(program, {name for name, drop in fused.items() if drop is last}),
         closed=affine is not None and len(program.outputs) == 1,
     )
 

@@ -54,7 +54,7 @@ def softmax(x: Tensor) -> Tensor:
 
 
 def softmax_with_entropy(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, and the entropies in nats, [1, ...]: log sum exp x - sum p x, without a logarithm of each p."""
+    """The same, and the entropies in nats, [1, ...]: log sum exp x - sum p x takes no logarithm of each p."""
     shifted = x - x.amax(0)
     exponentials = torch.exp(shifted)
     norm = total(exponentials).clone()

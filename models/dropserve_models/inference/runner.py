@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dropserve_models.inference import operators, pointwise
+from dropserve_models.inference import operators, orthogonal, pointwise
 from dropserve_models.inference.blocks import BlockMasks
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import (
@@ -202,8 +202,13 @@ class Runner:
         if drop is None:
             weights = masks.once(step.out, lambda: layer.weights(None, outputs, self._empty))
             return self._product_of_passes(weights, values[step.x].permute(1, 0, 2), layer.biases(outputs))
-        weights = self.make_weights(masks, step.out, integrate=integrate)
         batch = values[drop.x].permute(1, 0, 2)
+        if masks.negative is not None and drop.site == self.plan.tail:
+            biases = layer.biases(None)
+            return orthogonal.product(
+                layer.weight, masks.negative, batch, masks.draws, biases, self._empty
+            ).permute(1, 0, 2)
+        weights = self.make_weights(masks, step.out, integrate=integrate)
         if integrate and drop.site == self.plan.tail:
             return self._tail_draws(weights, batch, masks, layer.biases(None))
         inputs = self._inputs(drop, masks, integrate)
