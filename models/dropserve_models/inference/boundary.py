@@ -9,6 +9,7 @@ from torch import Tensor
 from dropserve_models.inference.deterministic import Session
 from dropserve_models.inference.opening import Opening
 from dropserve_models.inference.program import Program
+from dropserve_models.inference.scratch import Empty
 from dropserve_models.prediction import FloatArray
 
 
@@ -21,11 +22,15 @@ class Boundary:
         None where the input itself is all there is.
     opening : Program or None
         The prefix once more, where torch can run it.
+    empty : Empty
+        Makes what large results are written to.
     """
 
-    def __init__(self, program: Program, prefix: Session | None, opening: Program | None) -> None:
+    def __init__(
+        self, program: Program, prefix: Session | None, opening: Program | None, empty: Empty = torch.empty
+    ) -> None:
         self._names = program.boundary
-        self._opening = None if opening is None else Opening(opening)
+        self._opening = None if opening is None else Opening(opening, empty)
         self._prefix = prefix
         # A residual connection may cross from the input itself, which the prefix does not compute.
         known = () if prefix is None else prefix.outputs

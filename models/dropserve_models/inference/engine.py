@@ -15,7 +15,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dropserve_models.inference.agreement import MAX_DIFFERENCE, difference
 from dropserve_models.inference.bank import MaskBank
@@ -86,10 +85,10 @@ class Engine:
     ) -> None:
         self.program = program
         self.plan = make_plan(program)
-        self._inputs = Boundary(program, prefix, opening)
+        scratch = shared_scratch()
+        self._inputs = Boundary(program, prefix, opening, scratch.empty)
         self._classifier = classifier
         self.device = torch.device("cpu")
-        scratch = shared_scratch()
         self._runner = Runner(program, self.plan, scratch)
         self._workspace = Workspace(program, self.plan, memory_bytes)
         self._bank = MaskBank(BANK_BYTES)
@@ -256,22 +255,15 @@ class Engine:
         integrate = self.plan.integrates(options)
         for masks in groups:
             passes = self._runner.run(part.boundary, masks, thinned=thinned, integrate=integrate)
-            samples, *noise = (_every_pass(value, masks)[..., part.columns] for value in passes.outputs)
+            samples, *noise = (part.chosen(value, masks.passes) for value in passes.outputs)
             if self._classifier and len(samples) == 1:
                 samples = torch.cat([1.0 - samples, samples])
             within, entropy = (
-                None if value is None else _every_pass(value, masks)[..., part.columns]
+                None if value is None else part.chosen(value, masks.passes)
                 for value in (passes.within, passes.entropy)
             )
-            estimate.add(
-                part.rows,
-                samples,
-                masks.strata,
-                masks.places,
-                noise=noise[0] if noise else None,
-                within=within,
-                entropy=entropy,
-            )
+            known = {"noise": noise[0] if noise else None, "within": within, "entropy": entropy}
+            estimate.add(part.rows, samples, masks.strata, masks.places, **known)
 
     def _masks(self, options: MonteCarloOptions, thinned: bool) -> Iterator[BlockMasks]:
         """The masks of every block of passes."""
@@ -306,8 +298,3 @@ def _leave(bank: MaskBank, scratch: Scratch) -> None:
     """Give the system the memory that an engine which is no more had its values in."""
     bank.clear()
     scratch.clear()
-
-
-def _every_pass(value: Tensor, masks: BlockMasks) -> Tensor:
-    """What is the same for every pass, [outputs, 1, rows], once a pass."""
-    return value.expand(-1, masks.passes, -1) if value.shape[1] == 1 else value

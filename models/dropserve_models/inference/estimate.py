@@ -132,7 +132,7 @@ class Estimate:
         entropy : Tensor [1, draws, rows], optional
             Of a classifier's samples, in nats, where it is known.
         """
-        count = count_passes(groups)
+        count, start = count_passes(groups), 0
         draws = samples.shape[1] // count
         if not self._passes[rows][0]:
             self._shift[:, rows] = samples[:, 0].numpy()
@@ -143,11 +143,9 @@ class Estimate:
             self._entropy[rows] += self._sum(entropies, 0).numpy()
         shift = torch.from_numpy(self._shift)[:, rows]
         powers = _powers(samples, shift, within)
-        start = 0
         for size, strata in groups:
             n = size * draws
-            part = powers[:, :, start : start + n * strata]
-            part = part.view(*part.shape[:2], strata, n, -1)
+            part = powers[:, :, start : start + n * strata].view(2, len(self._shift), strata, n, -1)
             # Within a stratum float32 is enough, but the fourth powers below would leave its range.
             sums = self._sum(part, 3)
             terms = sums.new_empty((5, *sums.shape[1:]), dtype=torch.float64)

@@ -12,15 +12,21 @@ from torch import Tensor
 
 from dropserve_models.inference import operators
 from dropserve_models.inference.program import Elementwise, Program, Step, arguments
+from dropserve_models.inference.scratch import Empty
 from dropserve_models.prediction import FloatArray
 
 
 class Opening:
-    """Runs a program without Dropouts, whose boundary is the input. Thread-safe."""
+    """Runs a program without Dropouts, whose boundary is the input. Thread-safe.
 
-    def __init__(self, program: Program) -> None:
+    `empty` makes what large results are written to.
+    """
+
+    def __init__(self, program: Program, empty: Empty = torch.empty) -> None:
         self._program = program
-        self._steps = [(step.out, operators.operation(step), _operands(step)) for step in program.steps]
+        self._steps = [
+            (step.out, operators.operation(step, empty), _operands(step)) for step in program.steps
+        ]
 
     def values(self, features: FloatArray) -> dict[str, Tensor]:
         """The outputs, [units, 1, rows], of features [rows, features]."""

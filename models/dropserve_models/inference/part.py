@@ -35,6 +35,10 @@ class Part:
         values = {name: value[..., start:stop] for name, value in boundary.items()}
         return cls(values, slice(None), slice(start, stop))
 
+    def chosen(self, value: Tensor, passes: int) -> Tensor:
+        """These rows of a value [outputs, passes or 1, columns]; what all passes share is repeated."""
+        return (value.expand(-1, passes, -1) if value.shape[1] == 1 else value)[..., self.columns]
+
     def without(self, done: NDArray[np.bool_]) -> Part | None:
         """The rows that are not done; None where all are."""
         left = np.flatnonzero(~done)

@@ -14,7 +14,6 @@ In both, every step treats each row on its own.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,15 +23,8 @@ from torch import Tensor
 from dropserve_models.inference import operators, orthogonal, pointwise
 from dropserve_models.inference.blocks import BlockMasks
 from dropserve_models.inference.plan import Plan
-from dropserve_models.inference.program import (
-    Drop,
-    Elementwise,
-    Linear,
-    Program,
-    Softmax,
-    Step,
-    arguments,
-)
+from dropserve_models.inference.program import Drop, Elementwise, Linear, Program, Softmax, arguments
+from dropserve_models.inference.schedule import read_once, schedule
 from dropserve_models.inference.scratch import Scratch
 from dropserve_models.inference.subnetworks import Layer, Units, take
 
@@ -72,7 +64,7 @@ class Runner:
         self._empty = scratch.empty
         self.program = program
         self.plan = plan
-        fresh = _read_once(program)
+        fresh = read_once(program)
         self._operations = [
             torch.relu_
             if isinstance(step, Elementwise) and step.op == "Relu" and step.args[0] in fresh
@@ -92,11 +84,11 @@ class Runner:
             for step in program.steps
             if isinstance(step, Linear)
         }
-        self._all = _schedule(program, plan, set(program.outputs))
+        self._all = schedule(program, plan, set(program.outputs))
         self._closed = self._all
         if plan.affine is not None:
             others = {*program.outputs[1:], plan.affine.x}
-            self._closed = _schedule(program, plan, others)
+            self._closed = schedule(program, plan, others)
             rate = program.sites[plan.tail].rate
             weight = torch.from_numpy(plan.affine.weight)
             self._mean = operators.padded(weight.float())
@@ -279,31 +271,9 @@ class Runner:
         return self._empty(units, passes, rows)
 
 
-def _read_once(program: Program) -> set[str]:
-    """The results of linear layers that one step alone reads: it may overwrite them."""
-    linear = {step.out for step in program.steps if isinstance(step, Linear)} - set(program.outputs)
-    readers = Counter(name for step in program.steps for name in arguments(step))
-    return {name for name in linear if readers[name] == 1}
-
-
 def _full(name: str) -> str:
     """Under which name a layer's result without dropout is kept."""
     return f"{name} without dropout"
-
-
-def _schedule(program: Program, plan: Plan, wanted: set[str]) -> list[tuple[int, list[str]]]:
-    """The steps that `wanted` values need, each with the values that are dead after it."""
-    seen = set(wanted)
-    schedule: list[tuple[int, list[str]]] = []
-    for number in range(len(program.steps) - 1, -1, -1):
-        step: Step = program.steps[number]
-        if step.out in seen:
-            reads = dict.fromkeys(arguments(step))
-            if step.out in plan.fused:  # when thinning, it reads past the Dropout
-                reads[plan.fused[step.out].x] = None
-            schedule.append((number, [name for name in reads if name not in seen]))
-            seen.update(reads)
-    return schedule[::-1]
 
 
 def _aligned(args: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,17 +57,22 @@ def test_shared_products_are_those_of_the_masks(draws: int, common: bool, units:
 
 def test_large_requests_without_a_seed_are_unbiased(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against all masks of a network that is thinned, and draws so, as a large one would be."""
-    seeds, shared = count(), []
+    seeds, shared = count(), count()
     monkeypatch.setattr(engine_module, "THINNED_WORK", 0)
     monkeypatch.setattr(plan, "ORTHOGONAL_WEIGHTS", 0)
     monkeypatch.setattr(engine_module, "fresh_seed", lambda: next(seeds))
     compute = orthogonal.product
-    monkeypatch.setattr(orthogonal, "product", lambda *args: shared.append(args) or compute(*args))
+
+    def counted(*args: Any) -> torch.Tensor:
+        next(shared)
+        return compute(*args)
+
+    monkeypatch.setattr(orthogonal, "product", counted)
     network = mlp([3, 40, 4, 3], [0.25, 0.0, 0.5], last="Softmax", seed=4)
     rows: Array = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
     engine = engine_of(network.onnx())
     answers = [engine.run(rows, MonteCarloOptions(10)) for _ in range(600)]
-    assert len(shared) == 600
+    assert next(shared) == 600
     truth = moments(*enumerate_masks(network, rows))
     for name in ("mean", "variance", "expected_entropy"):
         found = np.stack([getattr(answer, name) for answer in answers]).astype(np.float64)
