@@ -58,7 +58,7 @@ def measure(subject: Subject, passes: int, rounds: int, repetitions: int, refere
     Parameters
     ----------
     rounds, repetitions : int
-        Rounds, and repetitions with different seeds in each.
+        Rounds, and repetitions in each: without a seed, as they are timed.
     reference : int
         Passes of the default estimator that stand for infinitely many.
     """
@@ -68,8 +68,8 @@ def measure(subject: Subject, passes: int, rounds: int, repetitions: int, refere
 
     def errors(passes: int, masks: Masks) -> Errors:
         squares = [
-            _squares(model.predict(features, passes=passes, masks=masks, seed=seed), truth)
-            for seed in range(rounds * repetitions)
+            _squares(model.predict(features, passes=passes, masks=masks), truth)
+            for _ in range(rounds * repetitions)
         ]
         by_round = np.sqrt(np.reshape(squares, (rounds, repetitions, 2)).mean(1))
         return Errors(by_round[:, 0], by_round[:, 1])

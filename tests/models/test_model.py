@@ -143,7 +143,8 @@ def exponential() -> bytes:
     return model(nodes, [constant("half", 0.5), constant("w", np.ones((6, 1)))], 6, 1)
 
 
-@pytest.mark.parametrize("options", [None, MonteCarloOptions(20), MonteCarloOptions(1)])
+# With a seed: of 64 single passes one drops all that is far away, and its answer is a number.
+@pytest.mark.parametrize("options", [None, MonteCarloOptions(20, seed=1), MonteCarloOptions(1, seed=1)])
 @pytest.mark.parametrize("data", [CLASSIFIER, REGRESSION, exponential()], ids=["softmax", "linear", "exp"])
 def test_an_answer_that_is_no_number_is_an_error_that_names_the_row(
     data: bytes, options: MonteCarloOptions | None
