@@ -39,5 +39,5 @@ class Effort:
         return replace(self, every_split=every_split)
 
 
-FULL = Effort(trials=20, splits=20, repeats=10, folds=5, passes=1000)
+FULL = Effort(trials=60, splits=20, repeats=10, folds=5, passes=1000)
 QUICK = Effort(trials=3, splits=3, repeats=1, folds=2, passes=100, epochs=10)
