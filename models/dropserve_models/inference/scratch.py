@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 from math import prod
 from typing import TypeAlias
@@ -92,8 +93,9 @@ class Scratch:
     def _settle(self) -> None:
         """Sort in what has been given back."""
         idle = self._idle
-        while self._returned:
-            idle.append(self._returned.popleft())
+        with suppress(IndexError):  # not asked for its length first: `clear` may empty it at any time
+            while True:
+                idle.append(self._returned.popleft())
         excess = sum(map(len, idle)) - self._limit
         while excess > 0:
             excess -= len(idle.pop(0))

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,6 +64,26 @@ def test_a_block_is_not_wasted_on_a_value_much_smaller() -> None:
     assert scratch.idle_bytes == 2 * MEBIBYTE
     del nearly
     assert scratch.idle_bytes == 6 * MEBIBYTE
+
+
+def test_what_another_thread_clears_meanwhile_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scenario: a model is unloaded just after it was looked whether anything has been given back."""
+    scratch = Scratch()
+
+    class Cleared(deque[object]):
+        def __len__(self) -> int:
+            length = super().__len__()
+            scratch.clear()
+            return length
+
+        def popleft(self) -> object:
+            scratch.clear()
+            return super().popleft()
+
+    monkeypatch.setattr(scratch, "_returned", Cleared())
+    scratch.empty(*LARGE)
+    assert scratch.empty(*LARGE).shape == LARGE
+    assert scratch.idle_bytes == 0
 
 
 def test_what_waits_is_bounded_and_what_has_waited_longest_goes_first() -> None:
