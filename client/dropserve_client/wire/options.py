@@ -142,10 +142,7 @@ def _tolerance(tolerance: float | None, name: str) -> float:
     """The wire's 0 is no tolerance, so a 0 that was given is refused here."""
     if tolerance is None:
         return 0.0
-    try:
-        number = float(tolerance)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = _number(tolerance)
     if not 0.0 < number < math.inf:
         raise InputError(f"{name} must be a number above 0, not {tolerance!r}", field=f"monte_carlo.{name}")
     return number
@@ -155,15 +152,20 @@ def _interval(interval: float | None) -> float:
     """The wire's 0 is no interval, so a 0 that was given is refused here."""
     if interval is None:
         return 0.0
-    try:
-        coverage = float(interval)
-    except (TypeError, ValueError):
-        coverage = math.nan
+    coverage = _number(interval)
     if not 0.0 < coverage < 1.0:
         raise InputError(
             f"interval must be a coverage above 0 and below 1, e.g. 0.9, not {interval!r}", field="interval"
         )
     return coverage
+
+
+def _number(value: float) -> float:
+    """`value` as a float; NaN, which is within no bounds, where it is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _masks(masks: Masks | None) -> prediction_pb2.Masks.ValueType:
