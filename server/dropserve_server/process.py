@@ -29,6 +29,9 @@ def prepare(settings: Settings) -> Settings:
     threads = settings.threads or max(1, available_cores() // settings.workers)
     # gRPC's core would write lines of its own between ours; what matters in them reaches us as errors.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # gRPC's newer engine polls in threads of its own, which hand what they read to the one that Python waits
+    # for; without it that one reads by itself. A version of gRPC that no longer knows the word goes on as before.
+    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     # A second series beside every one, which hardly anybody reads.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     # For torch, imported at the first Monte Carlo request: it would count the host's cores, not our share of

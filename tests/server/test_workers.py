@@ -107,7 +107,7 @@ def test_a_channel_carries_messages_until_the_other_side_dies() -> None:
 def test_workers_share_the_cores(
     workers: int, threads: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GRPC_VERBOSITY"):
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GRPC_VERBOSITY", "GRPC_EXPERIMENTS"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     settings = Settings(repository=tmp_path, workers=workers, threads=threads, monte_carlo_workers=2)
