@@ -30,7 +30,7 @@ def prepare(settings: Settings) -> Settings:
     # gRPC's core would write lines of its own between ours; what matters in them reaches us as errors.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # gRPC's newer engine polls in threads of its own, which hand what they read to the one that Python waits
-    # for; without it that one reads by itself. A version of gRPC that no longer knows the word goes on as before.
+    # for; without it that one reads by itself. A version of gRPC that knows the word no more ignores it.
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     # A second series beside every one, which hardly anybody reads.
     disable_created_metrics()  # type: ignore[no-untyped-call]
