@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
 from dropserve_models.listing import is_version
 from dropserve_server.catalogue import LATEST, listed, shown
 from dropserve_server.errors import InvalidRequest, LoadFailed, ModelNotFound
+from dropserve_server.logs import LOGGER
 from dropserve_server.repository import Repository
 from dropserve_server.served import VersionStatus
-from dropserve_server.shelf import Shelf
+from dropserve_server.shelf import Orders, Shelf
+
+log = logging.getLogger(LOGGER)
+
+
+class Administers(Protocol):
+    """Who follows an administrator's orders: one process, or all that serve together."""
+
+    async def list_versions(self) -> list[VersionStatus]:
+        """Every version in the repository."""
+
+    async def reload(self) -> list[VersionStatus]:
+        """Look through the repository now."""
+
+    async def load_model(self, name: str, version: str) -> list[VersionStatus]:
+        """Serve a version, or a model."""
+
+    async def unload_model(self, name: str, version: str) -> list[VersionStatus]:
+        """Serve a version, or a model, no longer."""
 
 
 class Administration:
-    """The orders of an administrator. They hold until others are given, or the server ends."""
+    """Follows them in this process. They hold until others are given, or the server ends."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
+
+    @property
+    def orders(self) -> dict[str, Orders]:
+        """What has been ordered and holds, by the name of the model."""
+        return self._repository.orders
+
+    async def adopt(self, orders: Mapping[str, Orders]) -> None:
+        """Hold to these orders instead of those given so far, as far as the repository lets it."""
+        for name in sorted({*orders, *self.orders}):
+            wanted = orders.get(name, Orders())
+            if wanted != self.orders.get(name, Orders()):
+                try:
+                    await self._repository.order(name, lambda _, wanted=wanted: wanted)  # type: ignore[misc]
+                except (LoadFailed, ModelNotFound) as error:
+                    log.warning("order not followed", extra={"model": name, "reason": str(error)})
 
     async def list_versions(self) -> list[VersionStatus]:
         """Every version in the repository, by name and version, ascending."""

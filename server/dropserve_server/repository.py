@@ -45,6 +45,8 @@ class Repository(Catalogue):
         Which versions of a model to serve.
     models : mapping of str to ModelPolicy
         The same, for single models.
+    orders : mapping of str to Orders
+        What an administrator has ordered before, of models that may be there or not.
     warm_up : bool
         Whether to prepare Monte Carlo before a version is served.
     """
@@ -57,6 +59,7 @@ class Repository(Catalogue):
         *,
         versions: VersionPolicy = VersionPolicy(),  # noqa: B008  # frozen
         models: Mapping[str, ModelPolicy] | None = None,
+        orders: Mapping[str, Orders] | None = None,
         warm_up: bool = False,
     ) -> None:
         super().__init__()
@@ -68,7 +71,7 @@ class Repository(Catalogue):
         self._warm_up = warm_up
         self._tell: Tell = lambda name, served: None
         self._shelves: dict[str, Shelf] = {}
-        self._orders: dict[str, Orders] = {}
+        self._orders = dict(orders or {})
         self._awaited: set[str] = set()
         self._trouble = ""
         self._lock = asyncio.Lock()
@@ -85,6 +88,11 @@ class Repository(Catalogue):
     def awaited(self) -> frozenset[str]:
         """Names of the models that are still being loaded for the first time."""
         return frozenset(self._awaited)
+
+    @property
+    def orders(self) -> dict[str, Orders]:
+        """What an administrator has ordered, by the name of the model, where that is not nothing."""
+        return {name: orders for name, orders in self._orders.items() if orders != Orders()}
 
     @property
     def failed(self) -> frozenset[str]:
@@ -130,6 +138,8 @@ class Repository(Catalogue):
                 for name in names:
                     tell(name, False)
                 await self._renew(threads, names)
+        for name in set(self._orders) - set(names):
+            del self._orders[name]
         for name in sorted(set(self._policies) - set(names)):
             log.warning("settings name a model that is not there", extra={"model": name})
         self._loading = False
@@ -211,6 +221,8 @@ class Repository(Catalogue):
                 shelf = self._shelves.get(name, Shelf())
                 if not fulfilled(shelf):
                     self._orders[name] = before
+                    if before.withheld:  # what could be loaded in the failed version's place goes again
+                        await self._renew(threads, [name])
                 return shelf
 
     def _check_started(self) -> None:

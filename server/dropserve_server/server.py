@@ -104,6 +104,7 @@ class Server:
             self._metrics,
             versions=settings.versions,
             models=settings.policies(),
+            orders=team.orders if team else None,
             warm_up=settings.warm_up,
         )
         self._lanes = lanes_of(settings)
@@ -125,6 +126,8 @@ class Server:
         self._open_inference = OpenInferenceServicer(
             self._repository, predictor, self._calls, self._health, settings
         )
+        administration = Administration(self._repository)
+        self._models = ModelServicer(team.administered(administration) if team else administration)
         self._protection = Protection(settings, self._metrics, self._request_log)
         self._grpc: grpc.aio.Server | None = None
         self._admin: grpc.aio.Server | None = None
@@ -190,8 +193,7 @@ class Server:
         server, about["grpc_port"] = listen(
             settings, self._protection, self._prediction, self._open_inference, self._health, interceptors
         )
-        models = ModelServicer(Administration(self._repository))
-        if (admin := listen_to_administrators(settings, self._protection, models)) is not None:
+        if (admin := listen_to_administrators(settings, self._protection, self._models)) is not None:
             self._admin, about["admin_port"] = admin
         if self._team is None:
             self._http = MetricsServer(
@@ -237,6 +239,7 @@ class Server:
             return
         self._health.drain()
         if self._admin is not None:
+            self._leave(self._settings.admin_port)
             await self._admin.stop(None)
         log.info("draining", extra={"inflight": self._metrics.inflight})
         await asyncio.sleep(self._settings.drain_seconds)
@@ -244,8 +247,7 @@ class Server:
         # (grpc#41785). But callers who wait for an answer ask nothing new, and they learn that we leave
         # before they get it.
         await self._calls.hold(_QUIET_SECONDS, _HOLD_SECONDS)
-        if self._team is not None:
-            self._team.leaving()
+        self._leave(self._settings.grpc_port)
         stopping = asyncio.ensure_future(self._grpc.stop(self._settings.grace_seconds + _FLUSH_SECONDS))
         await asyncio.sleep(0)  # it has begun
         self._calls.release()
@@ -258,6 +260,10 @@ class Server:
         except TimeoutError:
             return  # what is still in flight is cut off
         await asyncio.wait({stopping}, timeout=_FLUSH_SECONDS)
+
+    def _leave(self, port: int | None) -> None:
+        if self._team is not None and port is not None:
+            self._team.leaving(port)
 
     async def _shutdown(self) -> Ending:
         cut_off = self._metrics.inflight

@@ -227,11 +227,6 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together: give both or neither")
-        if self.workers > 1 and self.admin_port is not None:
-            raise ValueError(
-                "admin_port needs workers = 1: an order would reach one of the workers only; "
-                "they all follow what changes in the repository"
-            )
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca is for TLS: give tls_certificate and tls_key too")
         if self.token_file is not None and self.tls_certificate is None and not self.tokens_without_tls:

@@ -144,6 +144,11 @@ def test_an_unloaded_model_that_can_not_be_loaded_stays_unloaded(tmp_path: Path)
         del shelf.errors["m/1"]
         await administration.reload()
         assert len(repository) == 0
+        shelf.put("m/2")
+        shelf.errors["m/2"] = ArtifactError("damaged too")
+        with pytest.raises(LoadFailed, match="damaged too"):
+            await administration.load_model("m", "2")
+        assert len(repository) == 0  # though 1 would load now
 
     live(shelf, scenario)
 

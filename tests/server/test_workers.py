@@ -37,7 +37,7 @@ def listen(port: int, *, shared: bool) -> socket.socket:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
 def test_a_reserved_port_is_for_those_who_share_it(host: str) -> None:
-    with reserved(host, 0) as port:
+    with reserved("gRPC", host, 0) as port:
         assert port > 0
         with pytest.raises(OSError, match="in use"):
             listen(port, shared=False)
@@ -47,7 +47,7 @@ def test_a_reserved_port_is_for_those_who_share_it(host: str) -> None:
             for other in (host, "127.0.0.1"):
                 with (
                     pytest.raises(StartupError, match=f"can't listen on gRPC port {other}:{port}: .*in use"),
-                    reserved(other, port),
+                    reserved("gRPC", other, port),
                 ):
                     pass
     listen(port, shared=False).close()

@@ -35,6 +35,10 @@ class ModelServiceStub:
     where the caller has left. A new version is loaded, verified and warmed up beside the one that answers, and then
     takes its place in one step; requests that have begun are answered by the version they began with.
 
+    With several workers an order is followed by every one of them and answered then; where one can't, what it says is
+    answered, and the others take the order back. A version is told to be serving where every worker serves it, and to
+    have failed where it has in one.
+
     Any method may also answer UNAVAILABLE (the server is starting or draining: retry), DEADLINE_EXCEEDED or
     CANCELLED, UNAUTHENTICATED or PERMISSION_DENIED (where authentication is on), and INTERNAL (a bug; the message
     carries no details, the server's log does).
@@ -81,6 +85,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
     where the caller has left. A new version is loaded, verified and warmed up beside the one that answers, and then
     takes its place in one step; requests that have begun are answered by the version they began with.
 
+    With several workers an order is followed by every one of them and answered then; where one can't, what it says is
+    answered, and the others take the order back. A version is told to be serving where every worker serves it, and to
+    have failed where it has in one.
+
     Any method may also answer UNAVAILABLE (the server is starting or draining: retry), DEADLINE_EXCEEDED or
     CANCELLED, UNAUTHENTICATED or PERMISSION_DENIED (where authentication is on), and INTERNAL (a bug; the message
     carries no details, the server's log does).
@@ -122,6 +130,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     folder is served as the server's settings say. Orders are followed one after the other, and to their end even
     where the caller has left. A new version is loaded, verified and warmed up beside the one that answers, and then
     takes its place in one step; requests that have begun are answered by the version they began with.
+
+    With several workers an order is followed by every one of them and answered then; where one can't, what it says is
+    answered, and the others take the order back. A version is told to be serving where every worker serves it, and to
+    have failed where it has in one.
 
     Any method may also answer UNAVAILABLE (the server is starting or draining: retry), DEADLINE_EXCEEDED or
     CANCELLED, UNAUTHENTICATED or PERMISSION_DENIED (where authentication is on), and INTERNAL (a bug; the message

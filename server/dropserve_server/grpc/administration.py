@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc.aio
 
 from dropserve.v1 import administration_pb2 as pb2
 from dropserve.v1 import administration_pb2_grpc, model_pb2
+from dropserve_server.administration import Administers
 from dropserve_server.grpc.status import code_of, status_of
 from dropserve_server.grpc.wire import write_status
 from dropserve_server.logs import LOGGER
@@ -20,22 +21,6 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer")
 
 log = logging.getLogger(LOGGER)
-
-
-class Administers(Protocol):
-    """Who follows the orders; `dropserve_server.administration.Administration` does, for one process."""
-
-    async def list_versions(self) -> list[VersionStatus]:
-        """Every version in the repository."""
-
-    async def reload(self) -> list[VersionStatus]:
-        """Look through the repository now."""
-
-    async def load_model(self, name: str, version: str) -> list[VersionStatus]:
-        """Serve a version, or a model."""
-
-    async def unload_model(self, name: str, version: str) -> list[VersionStatus]:
-        """Serve a version, or a model, no longer."""
 
 
 class ModelServicer(administration_pb2_grpc.ModelServiceServicer):

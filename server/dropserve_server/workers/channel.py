@@ -1,8 +1,16 @@
 """What a supervisor and a worker tell each other: JSON objects, one a line, over a pair of sockets.
 
-The first line is the supervisor's, ``{"number": 1, "settings": {...}}``. Then the worker says how far it is,
-``{"state": "loaded" | "listening"}``, what is serving, ``{"health": {"": true, "MODEL": true, ...}}``, or why
-it can't start, ``{"failed": "..."}``, and the supervisor what to do, ``{"do": "join" | "drain" | "abort"}``.
+The first line is the supervisor's, ``{"number": 1, "settings": {...}, "orders": {...}}``. Then the worker
+says how far it is, ``{"state": "loaded" | "listening"}``, what is serving and which orders hold,
+``{"health": {"": true, "MODEL": true, ...}, "orders": {...}}``, or why it can't start,
+``{"failed": "..."}``, and the supervisor what to do, ``{"do": "join", "orders": {...}}`` or
+``{"do": "drain" | "abort"}``.
+
+An order goes from the worker that was given it, ``{"order": 1, "what": ["load_model", "NAME", ""]}``, to the
+supervisor, from there to every worker, ``{"do": "follow", "order": 7, "what": [...]}``, which says what came
+of it, ``{"order": 7, "outcome": {...}, "orders": {...}}``; then all that they said goes back to the first,
+``{"do": "answer", "order": 1, "outcomes": [...]}``. ``["adopt", {...}]`` is an order of the supervisor's own.
+
 The channel's end means that the other side has died.
 """
 

@@ -9,8 +9,9 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dropserve_server.settings import ENVIRONMENT_PREFIX, Settings
 from dropserve_server.workers.channel import Channel
@@ -32,6 +33,10 @@ class Handle:
         Whether it has opened the port.
     health : dict
         Whether it is serving, by the name of a model, and in all, by the empty one.
+    orders : dict
+        The administrator's orders that it holds to, by the name of a model.
+    joined : bool
+        Whether it has been told to join the others: from then on it follows orders.
     """
 
     def __init__(self, number: int, process: asyncio.subprocess.Process, channel: Channel) -> None:
@@ -40,13 +45,19 @@ class Handle:
         self.failure: str | None = None
         self.listening = False
         self.health: dict[str, bool] = {}
+        self.orders: dict[str, Any] = {}
+        self.joined = False
         self._process = process
         self._channel = channel
         self._loaded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._numbers = count()
+        self._followed: dict[int, asyncio.Future[dict[str, Any] | None]] = {}
 
     @classmethod
-    async def start(cls, number: int, settings: Settings, metrics_folder: Path) -> Handle:
-        """Start worker `number` in a fresh interpreter."""
+    async def start(
+        cls, number: int, settings: Settings, metrics_folder: Path, orders: dict[str, Any]
+    ) -> Handle:
+        """Start worker `number` in a fresh interpreter, with the orders that hold."""
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as failing:
             failing.callback(ours.close)
@@ -62,12 +73,29 @@ class Handle:
             )
             failing.pop_all()
         channel = await Channel.over(ours)
-        channel.send(number=number, settings=settings.model_dump(mode="json"))
+        channel.send(number=number, settings=settings.model_dump(mode="json"), orders=orders)
         return cls(number, process, channel)
 
-    def tell(self, what: Literal["join", "drain", "abort"]) -> None:
-        """Say what to do: open the port; finish and end; end."""
+    def tell(self, what: Literal["drain", "abort"]) -> None:
+        """Say what to do: finish and end; end."""
         self._channel.send(do=what)
+
+    def join(self, orders: dict[str, Any]) -> None:
+        """Have it adopt the orders that hold by now, and open the port."""
+        self.orders, self.joined = orders, True
+        self._channel.send(do="join", orders=orders)
+
+    async def follow(self, what: list[Any]) -> dict[str, Any] | None:
+        """Have it follow an order; what came of that, or None where it has ended before."""
+        number = next(self._numbers)
+        followed: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
+        self._followed[number] = followed
+        self._channel.send(do="follow", order=number, what=what)
+        return await followed
+
+    def answer(self, order: int, outcomes: list[dict[str, Any]]) -> None:
+        """Say what became of an order that it has passed on, worker by worker."""
+        self._channel.send(do="answer", order=order, outcomes=outcomes)
 
     def kill(self) -> None:
         """End it, whatever it does."""
@@ -78,21 +106,30 @@ class Handle:
         """Wait until it has loaded its models; False where it has ended before."""
         return await asyncio.shield(self._loaded)
 
-    async def watch(self, on_listening: Callable[[], None]) -> int:
+    async def watch(
+        self, on_listening: Callable[[], None], on_order: Callable[[Handle, int, list[Any]], None]
+    ) -> int:
         """Listen to it until it ends; its exit status, a signal's number being negative."""
         try:
             while (message := await self._channel.receive()) is not None:
                 state = message.get("state")
                 self.failure = message.get("failed", self.failure)
                 self.health = message.get("health", self.health)
+                self.orders = message.get("orders", self.orders)
                 if state == "loaded":
                     self._loaded.set_result(True)
                 elif state == "listening":
                     self.listening = True
                     on_listening()
+                elif "what" in message:
+                    on_order(self, message["order"], message["what"])
+                elif "outcome" in message:
+                    self._followed.pop(message["order"]).set_result(message["outcome"])
             return await self._process.wait()
         finally:
-            self.listening = False
+            self.listening = self.joined = False
+            while self._followed:
+                self._followed.popitem()[1].set_result(None)
             if not self._loaded.done():
                 self._loaded.set_result(False)
             self._channel.close()

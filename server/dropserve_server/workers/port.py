@@ -10,10 +10,11 @@ from dropserve_server.errors import StartupError
 
 
 @contextmanager
-def reserved(host: str, port: int) -> Iterator[int]:
+def reserved(name: str, host: str, port: int) -> Iterator[int]:
     """Hold `port` of every address of `host` for the time of the context; 0 picks a free one.
 
-    Processes of the same user can listen on it with SO_REUSEPORT. The port itself, for them to listen on.
+    `name` is what errors call it. Processes of the same user can listen on it with SO_REUSEPORT. The port
+    itself, for them to listen on.
 
     Raises
     ------
@@ -29,7 +30,7 @@ def reserved(host: str, port: int) -> Iterator[int]:
                 _hold(holder, (address[0], port, *address[2:]))
                 port = int(holder.getsockname()[1])
         except OSError as error:
-            raise StartupError(f"can't listen on gRPC port {host}:{port}: {error.strerror}") from error
+            raise StartupError(f"can't listen on {name} port {host}:{port}: {error.strerror}") from error
         yield port
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from dropserve_server.settings import Settings
 from dropserve_server.workers.collector import WorkersCollector
 from dropserve_server.workers.handle import Handle, how_it_ended
 from dropserve_server.workers.port import reserved
+from dropserve_server.workers.relay import Relay
 
 OK, FAILURE = 0, 1
 
@@ -68,6 +70,7 @@ class Supervisor:
         self._has_served = False
         self._failure: str | None = None
         self._status = OK
+        self._relay = Relay(lambda: [worker for _, worker in sorted(self._workers.items()) if worker.joined])
         self.registry = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]
         Gauge(
@@ -88,11 +91,13 @@ class Supervisor:
             A port can't be bound, or the workers can't start.
         """
         settings = self._settings
-        with (
-            TemporaryDirectory(prefix="dropserve-") as folder,
-            reserved(settings.host, settings.grpc_port) as port,
-        ):
-            self._settings = settings.model_copy(update={"grpc_port": port})
+        with ExitStack() as held:
+            folder = held.enter_context(TemporaryDirectory(prefix="dropserve-"))
+            ports = {"grpc_port": held.enter_context(reserved("gRPC", settings.host, settings.grpc_port))}
+            if settings.admin_port is not None:
+                admin = reserved("admin", settings.admin_host, settings.admin_port)
+                ports["admin_port"] = held.enter_context(admin)
+            self._settings = settings.model_copy(update=ports)
             self.registry.register(WorkersCollector(Path(folder), self._pids))
             http = MetricsServer(settings.metrics_host, settings.metrics_port, self.registry, self._serving)
             log.info(
@@ -100,11 +105,11 @@ class Supervisor:
                 extra={
                     "workers": settings.workers,
                     "host": settings.host,
-                    "grpc_port": port,
                     "metrics_port": http.port,
                     "pid": os.getpid(),
                     "version": version("dropserve"),
-                },
+                }
+                | ports,
             )
             signals.heed(self._stop, self._drain)
             try:
@@ -153,7 +158,9 @@ class Supervisor:
     async def _live(self, number: int, folder: Path) -> dict[str, object]:
         """One process, from its start to its end; how it ended."""
         try:
-            worker = self._workers[number] = await Handle.start(number, self._settings, folder)
+            worker = self._workers[number] = await Handle.start(
+                number, self._settings, folder, self._relay.orders
+            )
         except OSError as error:
             self._note_ready(number)  # not waited for
             return {"how": "not started", "reason": str(error)}
@@ -171,14 +178,14 @@ class Supervisor:
         return {"pid": worker.pid, "how": how_it_ended(status)} | reason
 
     async def _see_to_its_end(self, worker: Handle) -> int:
-        watching = asyncio.ensure_future(worker.watch(self._note_that_one_serves))
+        watching = asyncio.ensure_future(worker.watch(self._note_that_one_serves, self._relay.take))
         if self._stopping.is_set():  # since it was told to start
             worker.tell("drain")
         if await worker.loaded():
             # The first time together: clients that have waited for the port to open spread over all of them.
             self._note_ready(worker.number)
             await self._all_ready.wait()
-            worker.tell("join")
+            worker.join(self._relay.orders)
         elif worker.failure is None:
             self._note_ready(worker.number)  # not waited for
         return await watching
