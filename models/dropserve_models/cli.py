@@ -1,7 +1,7 @@
 """``dropserve train``: its options, and what it says.
 
-The top of this module imports the standard library only: every ``dropserve`` command loads it, also
-where the libraries that training needs are not installed.
+The top of this module imports the standard library only, in `signals` too: every ``dropserve`` command
+loads it, also where the libraries that training needs are not installed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dropserve_models.signals import exit_status, stopping
 
 if TYPE_CHECKING:
     from dropserve_models.calibration import CalibrationRecord
@@ -122,7 +124,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     run_options.add_argument(
         "--checkpoint",
         metavar="DIR",
-        help="keep the state of the run there; the same command, run again after a kill, goes on from it",
+        help="keep the state of the run there, of the search too; the same command, run again after a kill, "
+        "goes on from it",
     )
     run_options.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: auto)"
@@ -160,14 +163,16 @@ def run(args: argparse.Namespace) -> int:
     Returns
     -------
     int
-        0; 2 for a usage or data error, 1 for a failure (one line on stderr each), 130 when interrupted.
+        0; 2 for a usage or data error, 1 for a failure (one line on stderr each); 130 when interrupted, or
+        128 and the number of the signal.
     """
     try:
-        return _train(args)
-    except KeyboardInterrupt:
+        with stopping():
+            return _train(args)
+    except KeyboardInterrupt as interrupt:
         hint = "; run the same command again to go on" if args.checkpoint else ""
-        print(f"{_PREFIX} interrupted; nothing was published{hint}", file=sys.stderr)
-        return 130
+        _tell(f"interrupted; nothing was published{hint}")
+        return exit_status(interrupt)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -180,7 +185,7 @@ def _train(args: argparse.Namespace) -> int:
     from dropserve_models.training.trainer import train
 
     def warn(message: str) -> None:
-        print(f"{_PREFIX} warning: {message}", file=sys.stderr)
+        _tell(f"warning: {message}")
 
     try:
         options = read_toml(args.config) if args.config else {}
@@ -211,6 +216,13 @@ def _train(args: argparse.Namespace) -> int:
         return 1
     print(_summary(args, outcome))
     return 0
+
+
+def _tell(line: str) -> None:
+    try:
+        print(f"{_PREFIX} {line}", file=sys.stderr)
+    except OSError:
+        pass  # the terminal was closed; a model may still be published
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:

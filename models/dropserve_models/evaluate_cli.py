@@ -1,7 +1,7 @@
 """``dropserve evaluate``: its options, and what it reads and writes.
 
-The top of this module imports the standard library only: every ``dropserve`` command loads it, also
-where the libraries that evaluation needs are not installed.
+The top of this module imports the standard library only, in `signals` too: every ``dropserve`` command
+loads it, also where the libraries that evaluation needs are not installed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from dropserve_models.signals import exit_status, stopping
 
 if TYPE_CHECKING:
     import polars as pl
@@ -84,21 +86,22 @@ def run(args: argparse.Namespace) -> int:
     -------
     int
         0; 2 for a usage, data or artifact error, 1 for a failure, one line on stderr each; 130 when
-        interrupted.
+        interrupted, or 128 and the number of the signal.
     """
     from dropserve_models.errors import ModelsError, ReportError
 
     try:
-        print(_evaluate(args))
+        with stopping():
+            print(_evaluate(args))
     except ReportError as error:
         print(f"{_PREFIX} {error}", file=sys.stderr)
         return 1
     except ModelsError as error:
         print(f"{_PREFIX} {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(f"{_PREFIX} interrupted; nothing was written", file=sys.stderr)
-        return 130
+        return exit_status(interrupt)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -28,7 +29,7 @@ _SUFFIX = ".checkpoint.npz"
 
 
 class CheckpointFolder:
-    """The checkpoints of one run, a file for each of its fleets.
+    """The checkpoints of one run, a file for each of its fleets, and one for its search.
 
     Files are replaced atomically, hold plain arrays (NPZ, no pickle), and name the run they are of.
 
@@ -42,12 +43,28 @@ class CheckpointFolder:
 
     def __init__(self, folder: Path, run: dict[str, Any]) -> None:
         self._folder = folder
-        text = json.dumps({"format": _FORMAT} | run, sort_keys=True)
-        self._run = hashlib.sha256(text.encode()).hexdigest()
+        self._run = _digest({"format": _FORMAT} | run)
+        self._choice = ""
+
+    def after(self, choice: Any) -> CheckpointFolder:
+        """The same folder, for what follows from a choice made in the run: another choice has other files.
+
+        Parameters
+        ----------
+        choice : JSON
+        """
+        folder = copy.copy(self)
+        folder._choice = f"-{_digest(choice)[:8]}"
+        return folder
 
     def open(self, name: str) -> Checkpoint:
         """The checkpoint of the fleet of that name."""
-        return Checkpoint(self._folder / f"{name}{_SUFFIX}", self._run)
+        return Checkpoint(self._folder / f"{name}{self._choice}{_SUFFIX}", self._run)
+
+    def discard(self, start: str) -> None:
+        """Delete the checkpoints whose names start with that."""
+        for path in self._folder.glob(f"{start}*{_SUFFIX}"):
+            path.unlink(missing_ok=True)
 
     def check(self) -> bool:
         """Whether there is something to go on from.
@@ -76,6 +93,10 @@ class CheckpointFolder:
             self._folder.rmdir()
         except OSError:
             pass  # it holds something else
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 class Checkpoint:
@@ -145,7 +166,7 @@ class Checkpoint:
             raise CheckpointError(f"{self._path} is no checkpoint, or damaged: remove it") from error
         if str(state.pop("run", "")) != self._run:
             raise CheckpointError(
-                f"{self._path} is of a run with other data, options or versions: "
+                f"{self._path} is of a run with other data, options, device or versions: "
                 "remove it, or name another folder"
             )
         return state

@@ -30,3 +30,13 @@ def training_device(asked: Device, parameters: int, batch_size: int) -> torch.de
         return torch.device("cuda")
     gains = 6 * parameters * batch_size >= OPERATIONS_FOR_CUDA
     return torch.device("cuda" if available and gains else "cpu")
+
+
+def device_name(asked: Device) -> str:
+    """What fleets are trained on that a GPU is worth: cpu, or the GPU by its name.
+
+    The same weights come only of the same device: a run that "auto" began on a GPU can't go on without it.
+    """
+    if asked == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    return torch.cuda.get_device_name()

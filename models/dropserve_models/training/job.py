@@ -41,8 +41,8 @@ class Job:
     repeats : int
         Of the cross-validation.
     checkpoint : Path or None
-        A folder to keep the state of the run in, and to go on from: a run that was killed continues to the
-        same result when it is started again. Emptied when the model is published.
+        A folder to keep the state of the run in, its search included, and to go on from: a run that was
+        killed continues to the same result when it is started again. Emptied when the model is published.
     device : {"auto", "cpu", "cuda"}
     search : SearchOptions or None
         Choose settings first, on folds of the rows that are then all learned from, for all epochs; those held

@@ -32,8 +32,7 @@ class StatusLine:
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
-            self._stream.write(_CLEAR)
-            self._stream.flush()
+            self._write(_CLEAR)
 
     @property
     def due(self) -> bool:
@@ -45,8 +44,14 @@ class StatusLine:
         if self.due:
             self._due = self._clock() + _REFRESH_SECONDS
             self._shown = True
-            self._stream.write(_CLEAR + text)
+            self._write(_CLEAR + text)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
             self._stream.flush()
+        except OSError:  # the terminal was closed: what it watched goes on
+            self._terminal = False
 
 
 class Progress(StatusLine):

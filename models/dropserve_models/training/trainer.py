@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TextIO
 
 import numpy as np
@@ -20,6 +20,7 @@ from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.crossvalidate import cross_validate
 from dropserve_models.training.curve import draw_learning_curve
 from dropserve_models.training.description import describe
+from dropserve_models.training.device import device_name
 from dropserve_models.training.job import Job, Outcome
 from dropserve_models.training.metrics import metrics_of
 from dropserve_models.training.pipelines import Fit, fit_pipelines
@@ -81,12 +82,14 @@ def train(
     if job.search is not None:
         # What auto comes to depends on all rows, and the search sees some of them.
         config = job.config.model_copy(update={"calibration": calibrator.method})
-        found = _search(job, config, job.search, table, goal, split, search_seed, terminal)
+        found = _search(job, config, job.search, table, goal, split, search_seed, terminal, checkpoints)
         kept = {"validation": job.config.validation, "calibration": job.config.calibration}
         job = replace(job, config=found.config.model_copy(update=kept))
         if found.stopped == "interrupted":
             warn(f"search interrupted; now training with the best so far, {settings(found)}")
         learned = Split(split.training, split.training[:0])  # every epoch, as the search had it
+        if checkpoints is not None:  # interrupted, and begun again, the search may come to another choice
+            checkpoints = checkpoints.after(found.config.model_dump(mode="json"))
 
     cross_validation, cross_validation_seconds = None, 0.0
     if job.folds:
@@ -172,11 +175,10 @@ def _check(job: Job) -> None:
         raise ConfigError(
             f"{job.repeats} repeats of a cross-validation: give at least 1, and the number of folds with it"
         )
-    if job.search is not None and (job.folds or job.checkpoint is not None):
+    if job.search is not None and job.folds:
         raise ConfigError(
-            "a search can't be combined with "
-            + ("a cross-validation on the rows it chose by" if job.folds else "a checkpoint")
-            + ": search first, then give the settings it chose"
+            "a search can't be combined with a cross-validation on the rows it chose by: search first, then "
+            "give the settings it chose"
         )
     try:
         publishing.check_publishable(job.repository, job.name)
@@ -193,6 +195,7 @@ def _search(
     split: Split,
     seed: np.random.SeedSequence,
     terminal: TextIO | None,
+    checkpoints: CheckpointFolder | None,
 ) -> Found:
     with StatusLine(terminal or io.StringIO()) as line:
         return search(
@@ -204,6 +207,7 @@ def _search(
             rows=split.training,
             device=job.device,
             on_progress=lambda text: line.show(f"search: {text}"),
+            checkpoints=checkpoints,
         )
 
 
@@ -214,7 +218,8 @@ def _checkpoints(job: Job, table: Table, warn: Callable[[str], None]) -> Checkpo
         "data": table.fingerprint(),
         "config": job.config.model_dump(mode="json"),
         "folds": [job.folds, job.repeats],
-        "device": job.device,
+        "search": None if job.search is None else asdict(job.search),
+        "device": device_name(job.device),
         "versions": library_versions(),
     }
     checkpoints = CheckpointFolder(job.checkpoint, run)

@@ -10,9 +10,10 @@ import torch
 
 from dropserve_models.columns import Column
 from dropserve_models.errors import ConfigError
+from dropserve_models.inference.deterministic import Device
 from dropserve_models.training import pipelines
 from dropserve_models.training.config import TrainingConfig
-from dropserve_models.training.device import training_device
+from dropserve_models.training.device import device_name, training_device
 from dropserve_models.training.fit import Epoch
 from dropserve_models.training.pipelines import Fit, Fitted, fit_pipelines
 from dropserve_models.training.sources import read_table
@@ -100,6 +101,18 @@ def test_small_steps_are_not_worth_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
     assert training_device("auto", 100 * 5_000, 64).type == "cuda"
     assert training_device("cuda", 5_000, 16).type == "cuda"
     assert training_device("cpu", 100 * 5_000, 64).type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("asked", "available", "name"),
+    [("auto", False, "cpu"), ("cpu", True, "cpu"), ("auto", True, "GPU 9"), ("cuda", True, "GPU 9")],
+)
+def test_a_run_is_of_the_device_that_auto_comes_to(
+    asked: Device, available: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU 9")
+    assert device_name(asked) == name
 
 
 @pytest.mark.parametrize("width", [0, 2])

@@ -68,3 +68,11 @@ def test_of_a_fleet_it_shows_means_and_what_is_being_done() -> None:
         clock.now = 3.0
         progress({3: Epoch(7, 0.1, loss=0.5), 8: Epoch(7, 0.1, loss=1.0)})
     assert "cross-validation: epoch 7/200  loss 0.7500\r" in stream.getvalue()
+
+
+def test_a_terminal_that_is_closed_stops_nothing() -> None:
+    class Closed(Terminal):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    assert shown(Closed(), [1.0, 5.0, 10.0]) == ""

@@ -240,8 +240,13 @@ def test_a_killed_run_goes_on_to_the_same_files(tmp_path: Path, monkeypatch: pyt
             patch.setattr(Checkpoint, "save", save)
             with pytest.raises(Killed):
                 train(whole)
-    with pytest.raises(CheckpointError, match="is of a run with other data, options or versions"):
+    with pytest.raises(CheckpointError, match="with other data, options, device or versions"):
         train(replace(whole, folds=4))
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: True)
+        patch.setattr("torch.cuda.get_device_name", lambda: "another")
+        with pytest.raises(CheckpointError, match="with other data, options, device or versions"):
+            train(whole)
     warnings: list[str] = []
     found = train(whole, warn=warnings.append).folder
     assert warnings == [f"going on from the checkpoint in {tmp_path / 'checkpoint'}"]
@@ -312,11 +317,39 @@ def test_a_search_does_not_see_the_rows_held_out(tmp_path: Path) -> None:
     assert seen.config == first.found.config
 
 
-@pytest.mark.parametrize("options", [{"folds": 3}, {"checkpoint": Path("checkpoint")}])
-def test_a_search_stands_alone(options: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a search can't be combined with"):
-        train(replace(searching(tmp_path), **options))
+def test_a_search_stands_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a search can't be combined with a cross-validation"):
+        train(replace(searching(tmp_path), folds=3))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_search_interrupted_and_killed_in_training_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = replace(searching(tmp_path / "repository"), checkpoint=tmp_path / "kept")
+    expected = train(replace(whole, repository=tmp_path / "whole", checkpoint=None)).folder
+    save = Checkpoint.save
+
+    def killed(self: Checkpoint, state: Any) -> None:
+        save(self, state)
+        if self._path.name.startswith("search-3-1"):
+            raise KeyboardInterrupt
+        if self._path.name.startswith("fit-1"):  # of the best so far
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", killed)
+        patch.setattr(Checkpoint, "due", lambda self: True)
+        with pytest.raises(Killed):
+            train(whole)
+    names = {path.name.partition("-")[0] for path in (tmp_path / "kept").iterdir()}
+    assert names == {"search.checkpoint.npz", "search", "fit"}
+    with pytest.raises(CheckpointError, match="with other data, options, device or versions"):
+        train(replace(whole, search=SearchOptions(trials=4)))
+    found = train(whole).folder
+    for name in ("model.onnx", "manifest.json", "metrics.json"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes()
+    assert not (tmp_path / "kept").exists()
 
 
 @pytest.mark.parametrize("step", ["trainer.fit_pipelines", "calibrate.fit_folds"])

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dropserve_models.training.config import TrainingConfig
+
+OPTIONS = (
+    "hidden",
+    "input_drop",
+    "hidden_drop",
+    "max_norm",
+    "weight_decay",
+    "learning_rate",
+    "epochs",
+    "batch_size",
+)
+"""That a search may choose."""
 
 _SPANS = 4.0
 _ROUNDS = 30
@@ -32,6 +45,11 @@ class Trial:
     config: TrainingConfig
     scores: dict[int, dict[str, float]] = field(default_factory=dict)
     diverged: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those that a search may choose, JSON."""
+        return self.config.model_dump(mode="json", include=set(OPTIONS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from dropserve_models.errors import ConfigError
 from dropserve_models.training.config import TrainingConfig
-from dropserve_models.training.pipelines import Fitted
 from dropserve_models.training.search.board import Standing, Trial, standing
 from dropserve_models.training.search.found import Scores
 from dropserve_models.training.search.ground import Ground, Pace
+from dropserve_models.training.search.journal import Attempt, Journal
 from dropserve_models.training.search.metrics import SIGNS
 from dropserve_models.training.search.options import Budget
 from dropserve_models.training.search.space import Space
@@ -33,13 +33,20 @@ class Contest:
     """
 
     def __init__(
-        self, ground: Ground, space: Space, metric: str, budget: Budget, on_progress: Callable[[str], None]
+        self,
+        ground: Ground,
+        space: Space,
+        metric: str,
+        budget: Budget,
+        journal: Journal,
+        on_progress: Callable[[str], None],
     ) -> None:
         self.ground = ground
         self.space = space
         self.metric = metric
         self.budget = budget
         self.trials: list[Trial] = []
+        self._journal = journal
         self._sign = SIGNS[metric]
         self._on_progress = on_progress
         self._seconds_a_work = 0.0
@@ -64,23 +71,20 @@ class Contest:
         ConfigError
             The time is too short for that, or training diverged.
         """
-        baseline, usual = self.trials[0], self.trials[1]
         on_training: dict[int, dict[str, float]] = {}
-        for trial in (baseline, usual):
-            fitted = self._fit([trial], range(self.ground.folds), self.budget.deadline())
+        for trial in self.trials[:2]:
+            attempt = self._try([trial], range(self.ground.folds), self.budget.deadline())
             if trial.diverged:
                 raise ConfigError(
                     f"training diverged with the options given: lower learning_rate (it is "
                     f"{trial.config.learning_rate:g})"
                 )
-            if not fitted:
+            if attempt is None or not attempt.scores:
                 raise ConfigError(
                     f"a search of {self.budget.seconds:g} seconds is too short for this table: the first two "
                     f"settings {self._time_of_two()}"
                 )
-            if trial is baseline:
-                scores = self.ground.score(fitted, on_training_rows=True)
-                on_training = {fold: one for (_, fold), one in scores.items()}
+            on_training = on_training or {fold: one for (_, fold), one in attempt.on_training.items()}
         return on_training
 
     def _time_of_two(self) -> str:
@@ -115,29 +119,45 @@ class Contest:
         for place, fleet in enumerate(fleets):
             now = self.budget.clock()
             share = work[place] / sum(work[place:])
-            anything |= bool(self._fit(fleet, folds, now + share * (deadline - now)))
+            attempt = self._try(fleet, folds, now + share * (deadline - now))
+            anything |= attempt is not None and bool(attempt.scores)
         return anything
 
-    def _fit(
-        self, trials: Sequence[Trial], folds: Sequence[int], deadline: float
-    ) -> dict[tuple[int, int], Fitted]:
+    def _try(self, trials: Sequence[Trial], folds: Sequence[int], deadline: float) -> Attempt | None:
+        """Fit and score settings of one shape; None where the time is over."""
         began = self.budget.clock()
         if began >= deadline:
-            return {}
-        pace = Pace(trials[0].config.epochs, deadline, self.budget.clock)
+            return None
+        asked = [[[trial.number, trial.options] for trial in trials], list(folds)]
+        attempt = self._journal.recall(asked) or self._attempt(trials, folds, deadline)
+        for place in attempt.diverged:
+            trials[place].diverged = True
+        for (place, fold), scores in attempt.scores.items():
+            trials[place].scores[fold] = scores
+        self._seconds_a_trial = attempt.seconds_a_trial
+        if attempt.scores:
+            work = sum(self.ground.work(trials[place].config) for place, _ in attempt.scores)
+            self._seconds_a_work = (self.budget.clock() - began) / work
+        self._journal.keep(asked, attempt)
+        return attempt
+
+    def _attempt(self, trials: Sequence[Trial], folds: Sequence[int], deadline: float) -> Attempt:
+        pace = Pace(trials[0].config.epochs, deadline, self._journal.now)
 
         def leave(done: int, left: int) -> int:
             self._tell()
             return pace(done, left)
 
-        fitted = self.ground.fit(trials, folds, leave)
-        self._seconds_a_trial = pace.a_trial
-        for (place, fold), scores in self.ground.score(fitted).items():
-            trials[place].scores[fold] = scores
-        if fitted:
-            work = sum(self.ground.work(trials[place].config) for place, _ in fitted)
-            self._seconds_a_work = (self.budget.clock() - began) / work
-        return fitted
+        # Of a search in time, what was not done is done anew: what a setting takes is measured by it.
+        checkpoints = self._journal.checkpoints if self.budget.seconds is None else None
+        fitted = self.ground.fit(trials, folds, leave, checkpoints, self._journal.stage)
+        baseline = trials[0] is self.trials[0]
+        return Attempt(
+            scores=self.ground.score(fitted),
+            on_training=self.ground.score(fitted, on_training_rows=True) if baseline else {},
+            diverged=tuple(place for place, trial in enumerate(trials) if trial.diverged),
+            seconds_a_trial=pace.a_trial,
+        )
 
     def cost(self, config: TrainingConfig) -> float:
         """Seconds that a race takes a setting, as far as is known; a moment at least."""

@@ -18,17 +18,6 @@ from dropserve_models.training.search.metrics import SIGNS
 
 Stop = Literal["time", "trials", "interrupted"]
 Verdict = Literal["overfits", "underfits", "fits"]
-OPTIONS = (
-    "hidden",
-    "input_drop",
-    "hidden_drop",
-    "max_norm",
-    "weight_decay",
-    "learning_rate",
-    "epochs",
-    "batch_size",
-)
-"""That a search may choose."""
 
 Scores = Mapping[int, dict[str, float]]
 """By fold: every metric."""
@@ -150,9 +139,8 @@ class Found:
 
 
 def _trial(trial: Trial) -> dict[str, Any]:
-    options = trial.config.model_dump(mode="json", include=set(OPTIONS))
     scores = {str(fold): trial.scores[fold] for fold in sorted(trial.scores)}
-    return {"trial": trial.number, "options": options, "diverged": trial.diverged, "scores": scores}
+    return {"trial": trial.number, "options": trial.options, "diverged": trial.diverged, "scores": scores}
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.training.batches import Index
+from dropserve_models.training.checkpoint import CheckpointFolder
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.crossvalidate import make_folds
 from dropserve_models.training.fit import Epoch
@@ -93,7 +94,12 @@ class Ground:
         return float(config.epochs * (3 * rows * parameters + steps * OVERHEAD))
 
     def fit(
-        self, trials: Sequence[Trial], folds: Sequence[int], leave: Callable[[int, int], int]
+        self,
+        trials: Sequence[Trial],
+        folds: Sequence[int],
+        leave: Callable[[int, int], int],
+        checkpoints: CheckpointFolder | None = None,
+        stage: str = "search",
     ) -> dict[tuple[int, int], Fitted]:
         """Fit trials of one shape on folds; those that went through all epochs, by place and fold.
 
@@ -101,6 +107,8 @@ class Ground:
         ----------
         leave : callable
             (epochs done, trials left) -> how many of them go on, the first ones.
+        checkpoints, stage
+            See `fit_pipelines`.
         """
         pairs = [(place, fold) for place in range(len(trials)) for fold in folds]
         seeds = derive(self.seed, len(self.parts))
@@ -117,7 +125,15 @@ class Ground:
                 staying = min(staying, leave(next(iter(epochs.values())).number, staying))
             return [number for number in epochs if pairs[number][0] >= staying]
 
-        fitted = fit_pipelines(self.table, self.goal, fits, device=self.device, on_epoch=on_epoch)
+        fitted = fit_pipelines(
+            self.table,
+            self.goal,
+            fits,
+            device=self.device,
+            on_epoch=on_epoch,
+            checkpoints=checkpoints,
+            stage=stage,
+        )
         done: dict[tuple[int, int], Fitted] = {}
         for pair, one in zip(pairs, fitted, strict=True):
             if one.history.diverged is not None:

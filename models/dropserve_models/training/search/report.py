@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from dropserve_models.training.crossvalidate import Figure
-from dropserve_models.training.search.found import OPTIONS, Found
+from dropserve_models.training.search.board import OPTIONS
+from dropserve_models.training.search.found import Found
 from dropserve_models.training.search.metrics import SIGNS
 
 _STOPPED = {

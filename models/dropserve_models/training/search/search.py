@@ -13,11 +13,13 @@ from dropserve_models.errors import ConfigError
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.training.batches import Index
 from dropserve_models.training.calibrate import resolve
+from dropserve_models.training.checkpoint import CheckpointFolder
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.randomness import derive
 from dropserve_models.training.search.contest import Contest
 from dropserve_models.training.search.found import Found, Scores, Stop
 from dropserve_models.training.search.ground import Ground
+from dropserve_models.training.search.journal import Journal
 from dropserve_models.training.search.metrics import choose_metric
 from dropserve_models.training.search.options import EXPLORE, REFINE, Budget, SearchOptions
 from dropserve_models.training.search.space import Space
@@ -46,6 +48,7 @@ def search(
     given: Collection[str] | None = None,
     device: Device = "auto",
     on_progress: Callable[[str], None] = lambda text: None,
+    checkpoints: CheckpointFolder | None = None,
 ) -> Found:
     """Choose drop rates, weight decay, max-norm, learning rate, width, depth and epochs on folds of the rows.
 
@@ -61,14 +64,20 @@ def search(
         Options that are kept as they are in `config`; by default those it was made with.
     on_progress : callable
         Told, often, how far the search is.
+    checkpoints : CheckpointFolder, optional
+        Where every score is kept as soon as it is known: the same search, begun again after it was killed,
+        goes on from there. What it took until then is not taken again from `options.seconds`.
 
     Raises
     ------
     ConfigError
         Nothing is left to choose, the metric is not one of the task's, there are too few rows, or the time
         is too short for a single setting.
+    CheckpointError
+        A checkpoint can't be read or written, or is of another run.
     """
-    budget = Budget(options)
+    journal = Journal(checkpoints)
+    budget = Budget(options, journal.clock)
     metric = choose_metric(options.metric, goal, config)
     if config.schedule == "plateau":
         raise ConfigError(
@@ -82,7 +91,7 @@ def search(
     ground = Ground.lay_out(table, goal, rows, ground_seed, device, calibrates=calibrates)
     given = config.given if given is None else given
     space = Space(config.model_copy(update={"validation": 0.0}), given, len(ground.parts[0][0]))
-    run = _Search(Contest(ground, space, metric, budget, on_progress), np.random.default_rng(seed))
+    run = _Search(Contest(ground, space, metric, budget, journal, on_progress), np.random.default_rng(seed))
     stopped: Stop = "interrupted"
     try:
         # The matrices of some hundred trials: on a busy machine, BLAS's threads wait for each other.

@@ -16,7 +16,8 @@ from dropserve_models.training.search import ground, space
 from dropserve_models.training.search import search as search_module
 from dropserve_models.training.search.found import Found
 from dropserve_models.training.search.ground import Ground
-from dropserve_models.training.search.options import Budget, SearchOptions
+from dropserve_models.training.search.journal import Journal
+from dropserve_models.training.search.options import SearchOptions
 from dropserve_models.training.search.report import report, settings
 from dropserve_models.training.search.search import search
 from dropserve_models.training.sources import read_table
@@ -139,7 +140,7 @@ def test_what_can_not_be_searched(options: dict[str, Any], message: str) -> None
 def test_a_search_in_time_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of its own, on which every look takes .2 s: the machine's other work takes no part."""
     looks = itertools.count()
-    monkeypatch.setattr(search_module, "Budget", lambda options: Budget(options, lambda: 0.2 * next(looks)))
+    monkeypatch.setattr(search_module, "Journal", lambda kept: Journal(kept, lambda: 0.2 * next(looks)))
     found = find(noisy(), trials=None, seconds=10.0, epochs=5)
     assert found.stopped == "time"
     assert len(found.trials) > 3
