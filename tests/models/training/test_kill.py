@@ -92,6 +92,21 @@ def contents(folder: Path) -> dict[str, object]:
     return files
 
 
+def comes_to_the_same(job: Job) -> None:
+    """The run, gone on with, as one that was never stopped; and it leaves nothing else."""
+    assert job.checkpoint is not None
+    assert job.checkpoint.exists()
+    assert not job.repository.exists()
+    found = contents(train(job).folder)
+    assert not job.checkpoint.exists()
+    whole = replace(job, repository=job.repository.with_name("whole"), checkpoint=None)
+    assert found == contents(train(whole).folder)
+    assert ("search.json" in found, "cross_validation.json" in found) == (
+        job.search is not None,
+        job.folds > 0,
+    )
+
+
 def test_a_run_killed_and_told_to_stop_comes_to_the_same_bytes(tmp_path: Path) -> None:
     repository, checkpoint = tmp_path / "repository", tmp_path / "checkpoint"
     arguments = command(repository, "--cv", "3", "--checkpoint", str(checkpoint))
@@ -103,14 +118,7 @@ def test_a_run_killed_and_told_to_stop_comes_to_the_same_bytes(tmp_path: Path) -
         "dropserve train: interrupted; nothing was published; run the same command again to go on",
     ]
     assert child.returncode == 128 + signal.SIGTERM
-    assert not repository.exists()
-
-    job = replace(JOB, repository=repository, folds=3)
-    found = train(replace(job, checkpoint=checkpoint)).folder
-    assert not checkpoint.exists()
-    expected = contents(train(replace(job, repository=tmp_path / "whole")).folder)
-    assert "cross_validation.json" in expected
-    assert contents(found) == expected
+    comes_to_the_same(replace(JOB, repository=repository, folds=3, checkpoint=checkpoint))
 
 
 def test_a_search_killed_in_a_setting_and_after_it_comes_to_the_same_bytes(tmp_path: Path) -> None:
@@ -118,15 +126,9 @@ def test_a_search_killed_in_a_setting_and_after_it_comes_to_the_same_bytes(tmp_p
     arguments = command(repository, "--search-trials", "4", "--checkpoint", str(checkpoint))
     killed("search-3-1", arguments)  # while the third fleet learns
     killed("fit-1", arguments)  # the search is over
-    assert not repository.exists()
-
     config = TrainingConfig.from_mapping(OPTIONS | {"validation": 0.0})
     job = replace(JOB, repository=repository, config=config, search=SearchOptions(trials=4))
-    found = train(replace(job, checkpoint=checkpoint)).folder
-    assert not checkpoint.exists()
-    expected = contents(train(replace(job, repository=tmp_path / "whole")).folder)
-    assert "search.json" in expected
-    assert contents(found) == expected
+    comes_to_the_same(replace(job, checkpoint=checkpoint))
 
 
 def test_a_search_that_is_told_to_stop_leaves_its_best_so_far(tmp_path: Path) -> None:
