@@ -33,6 +33,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Serve; the exit status, once told to stop."""
+    from dropserve_server import signals
+
+    signals.hold_back()  # before what takes its time to be imported
+
     from dropserve_server import logs
     from dropserve_server.errors import SettingsError
     from dropserve_server.sources import mistyped_variables

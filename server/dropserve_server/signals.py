@@ -7,6 +7,12 @@ import signal
 from collections.abc import Callable
 
 
+def hold_back() -> None:
+    """Have a SIGHUP wait until `heed`: it would end the process, however little of its start is left."""
+    # Not for SIGTERM and SIGINT: whoever waits for a start that hangs must be able to end it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
 def heed(stop: Callable[[], None], drain: Callable[[], None]) -> None:
     """Call `stop` at each SIGTERM and SIGINT, and `drain` at SIGHUP, in the running event loop.
 
@@ -18,3 +24,4 @@ def heed(stop: Callable[[], None], drain: Callable[[], None]) -> None:
         loop.add_signal_handler(number, stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, drain)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})

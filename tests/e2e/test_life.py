@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,6 +137,24 @@ def test_a_terminal_that_is_closed_drains_once_however_often_it_says_so(
             server.signal(signal.SIGHUP)
         assert slow.result().passes == 1000
         assert server.wait() == 0
+
+
+def test_a_terminal_that_is_closed_while_the_server_starts_stops_it_in_order(repository: Path) -> None:
+    """Scenario: the signal comes as soon as it is held back, long before there is a loop to handle it."""
+    with server_process(repository, ready=False, listening=False) as server:
+        deadline = time.monotonic() + TIMEOUT
+        while not blocked_signals(server) & 1 << signal.SIGHUP - 1:
+            assert time.monotonic() < deadline
+        server.signal(signal.SIGHUP)
+        assert server.wait() == 0
+    assert "serving" not in [line["event"] for line in server.log]
+    assert server.other_lines == []
+
+
+def blocked_signals(server: ServerProcess) -> int:
+    """The mask of signals that its main thread has blocked; bit 0 is signal 1."""
+    lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("SigBlk:")), 16)
 
 
 def test_nohup_is_respected(repository: Path) -> None:

@@ -180,7 +180,11 @@ def serve_to_the_end(*options: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def server_process(
-    repository: Path, *options: str, ready: bool = True, variables: Mapping[str, str] | None = None
+    repository: Path,
+    *options: str,
+    ready: bool = True,
+    listening: bool = True,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[ServerProcess]:
     """Run ``dropserve serve`` on free loopback ports for the time of the context.
 
@@ -190,6 +194,8 @@ def server_process(
         Further options of the command line.
     ready : bool
         Whether to wait until it is serving, not only listening.
+    listening : bool
+        Whether to wait for that, too; without it there are no ports yet.
     variables : mapping, optional
         Further environment variables.
     """
@@ -198,7 +204,8 @@ def server_process(
     command += ["--drain-seconds", "0", *options]
     server = ServerProcess(command, environment(**(variables or {})))
     try:
-        server.wait_until_listening()
+        if listening:
+            server.wait_until_listening()
         if ready:
             server.wait_until_serving()
         yield server
