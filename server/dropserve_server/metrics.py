@@ -14,12 +14,10 @@ from importlib.metadata import version
 from time import time
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector
 from prometheus_client.registry import RestrictedRegistry
 
-from dropserve_server.tally import CounterTally, HistogramTally
+from dropserve_server.tally import BulkHistogram, CounterTally, HistogramTally
 
 Mode = Literal["deterministic", "monte_carlo"]
 DETERMINISTIC: Mode = "deterministic"
@@ -31,19 +29,6 @@ _DURATIONS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.
 _ROWS = tuple(2**power for power in range(15))
 _LOAD_DURATIONS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _DEVIATIONS = tuple(float(f"{base}e{exponent}") for exponent in range(-5, 5) for base in (1, 2, 5))
-
-
-class BulkHistogram(Histogram):
-    """A histogram that takes many observations at once."""
-
-    def observe_many(self, values: NDArray[np.float32]) -> None:
-        """Observe the finite ones of `values` [observations]; costs a call a bucket, not one a value."""
-        values = values[np.isfinite(values)]  # one infinity would spoil the sum for good
-        bounds = self._upper_bounds
-        counts = np.bincount(np.searchsorted(bounds, values), minlength=len(bounds))
-        for index in np.flatnonzero(counts):
-            self._buckets[index].inc(int(counts[index]))
-        self._sum.inc(float(values.sum(dtype=np.float64)))
 
 
 class ModeMetrics:
@@ -265,9 +250,13 @@ class Metrics:
     def failure(self, model: str, version: str, mode: Mode, code: str) -> FailureMetrics:
         """The handles of requests that fail in this way."""
         key = (model, version, mode, code)
-        if key not in self._failures:
-            self._failures[key] = FailureMetrics(self, *key)
-        return self._failures[key]
+        handles = self._failures.get(key)
+        if handles is None:
+            handles = FailureMetrics(self, *key)
+            # What a version's last requests come to, once it is unloaded, is hardly worth keeping.
+            if model == UNKNOWN or (model, version) in self._models:
+                self._failures[key] = handles
+        return handles
 
     def rejection(self, model: str, reason: str) -> Counter:
         """The count of requests refused for this reason."""
@@ -288,10 +277,14 @@ class Metrics:
         _forget(self.model_info, model, version, provider)
         self.flush()
         self._models.pop((model, version), None)
+        for key in [key for key in self._failures if key[:2] == (model, version)]:
+            del self._failures[key]
 
     def forget_model(self, model: str) -> None:
         """The repository has no such model any more."""
         _forget(self.failed_versions, model)
+        for key in [key for key in self._rejections if key[0] == model]:
+            del self._rejections[key]
 
 
 def _forget(gauge: Gauge, *labels: str) -> None:

@@ -8,14 +8,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from weakref import ref
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from dropserve_server.errors import StartupError
-from dropserve_server.metrics import BulkHistogram, Metrics
+from dropserve_server.metrics import DETERMINISTIC, UNKNOWN, Metrics
 from dropserve_server.metrics_http import MetricsServer
+from dropserve_server.tally import BulkHistogram
 
 FAMILIES = {
     "dropserve_requests": {"model", "version", "mode", "code"},
@@ -102,6 +104,43 @@ def test_versions_are_told_apart_where_their_families_do_not() -> None:
     value = metrics.registry.get_sample_value
     assert value("dropserve_request_duration_seconds_sum", labels) == 4.75
     assert value("dropserve_rows_total", labels) == 6
+
+
+def test_handles_of_failures_go_with_the_version_and_its_counts_stay() -> None:
+    metrics = Metrics()
+    for version in ("1", "2"):
+        metrics.of_model("m", version)
+        metrics.failure("m", version, DETERMINISTIC, "NOT_FOUND").observe(1.0)
+    first, second = (metrics.failure("m", version, DETERMINISTIC, "NOT_FOUND") for version in ("1", "2"))
+    forgotten = ref(first)
+    del first
+    metrics.forget_version("m", "1", "CPU")
+    assert forgotten() is None
+    assert metrics.failure("m", "2", DETERMINISTIC, "NOT_FOUND") is second
+    late = ref(metrics.failure("m", "1", DETERMINISTIC, "NOT_FOUND"))  # was in flight, and is not kept
+    assert late() is None
+    metrics.failure("m", "1", DETERMINISTIC, "NOT_FOUND").observe(1.0)
+    labels = {"model": "m", "version": "1", "mode": "deterministic", "code": "NOT_FOUND"}
+    assert metrics.registry.get_sample_value("dropserve_requests_total", labels) == 2
+
+
+def test_handles_of_requests_for_no_model_are_kept() -> None:
+    metrics = Metrics()
+    assert metrics.failure(UNKNOWN, UNKNOWN, DETERMINISTIC, "NOT_FOUND") is metrics.failure(
+        UNKNOWN, UNKNOWN, DETERMINISTIC, "NOT_FOUND"
+    )
+
+
+def test_handles_of_refusals_go_with_the_model_and_their_counts_stay() -> None:
+    metrics = Metrics()
+    metrics.rejection("m", "rows").inc()
+    metrics.rejection("other", "rows").inc()
+    metrics.forget_model("m")
+    assert metrics._rejections.keys() == {("other", "rows")}
+    metrics.rejection("m", "rows").inc()
+    assert (
+        metrics.registry.get_sample_value("dropserve_rejected_total", {"model": "m", "reason": "rows"}) == 2
+    )
 
 
 def test_what_is_not_a_number_does_not_spoil_the_sum() -> None:
