@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 from dropserve_models.errors import ArtifactError, DeviceError
 from dropserve_models.listing import Signature, list_models
-from dropserve_server.catalogue import LATEST, Catalogue, listed, shown
+from dropserve_server.catalogue import LATEST, listed, shown
 from dropserve_server.errors import LoadFailed, ModelNotFound, Unavailable
 from dropserve_server.loading import Loader, VersionLoader
 from dropserve_server.logs import LOGGER
-from dropserve_server.memory import give_back_soon
 from dropserve_server.metrics import Metrics
 from dropserve_server.policy import ModelPolicy, VersionPolicy
 from dropserve_server.served import ServableModel, ServedModel, VersionStatus
 from dropserve_server.shelf import Orders, Shelf, renewed
+from dropserve_server.shelves import Shelves, Tell
 from dropserve_server.threads import Threads
 
 __all__ = ["LATEST", "Loader", "Repository", "ServableModel", "ServedModel", "VersionStatus"]
 
-Tell = Callable[[str, bool | None], None]
-"""Is told a model's name and whether it is served; None: there is no such model any more."""
-
 log = logging.getLogger(LOGGER)
 
 
-class Repository(Catalogue):
+class Repository(Shelves):
     """The models being served, from a folder. For the event loop's thread; files are read in others.
 
     One thing is done at a time: whoever asks for something waits until what was asked before is done.
@@ -62,58 +58,18 @@ class Repository(Catalogue):
         orders: Mapping[str, Orders] | None = None,
         warm_up: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(metrics, ModelPolicy(versions), models or {}, orders or {})
         self._folder = folder
         self._loader = VersionLoader(loader, metrics)
-        self._metrics = metrics
-        self._policy = ModelPolicy(versions)
-        self._policies = models or {}
         self._warm_up = warm_up
-        self._tell: Tell = lambda name, served: None
-        self._shelves: dict[str, Shelf] = {}
-        self._orders = dict(orders or {})
-        self._awaited: set[str] = set()
         self._trouble = ""
         self._lock = asyncio.Lock()
-        # Of threads at work and of what they load; threads add and remove, each in one step.
-        self._at_work: set[int] = set()
-        self._being_loaded: set[tuple[str, int]] = set()
+        self._at_work: set[int] = set()  # threads; they add and remove themselves, each in one step
 
     @property
     def busy(self) -> bool:
         """Whether threads are at work, also on what nobody waits for any more."""
         return bool(self._at_work)
-
-    @property
-    def awaited(self) -> frozenset[str]:
-        """Names of the models that are still being loaded for the first time."""
-        return frozenset(self._awaited)
-
-    @property
-    def orders(self) -> dict[str, Orders]:
-        """What an administrator has ordered, by the name of the model, where that is not nothing."""
-        return {name: orders for name, orders in self._orders.items() if orders != Orders()}
-
-    @property
-    def failed(self) -> frozenset[str]:
-        """Names of the models of which no version could be loaded."""
-        return frozenset(
-            name
-            for name, shelf in self._shelves.items()
-            if not shelf.loaded and (shelf.failed or shelf.trouble)
-        )
-
-    def statuses(self, only: str | None = None) -> list[VersionStatus]:
-        """How every version stands that is in the repository or served, by name and version, ascending."""
-        being_loaded = self._being_loaded.copy()
-        names = {*self._shelves, *(name for name, _ in being_loaded)}
-        return [
-            status
-            for name in sorted(names if only is None else names & {only})
-            for status in self._shelves.get(name, Shelf()).statuses(
-                name, self._policy_of(name), {version for model, version in being_loaded if model == name}
-            )
-        ]
 
     async def load(self, workers: int, tell: Tell) -> None:
         """Load every model of the folder, each as soon as one of `workers` threads is free.
@@ -229,9 +185,6 @@ class Repository(Catalogue):
         if self._loading:
             raise Unavailable("the server is starting: models are being loaded; try again soon")
 
-    def _policy_of(self, name: str) -> ModelPolicy:
-        return self._policies.get(name, self._policy)
-
     async def _names(self, threads: Threads) -> list[str]:
         """Names of the models that the folder has or had, sorted."""
         try:
@@ -291,44 +244,3 @@ class Repository(Catalogue):
             raise LoadFailed(str(error)) from error
         finally:
             self._being_loaded.discard(key)
-
-    def _put(self, name: str, shelf: Shelf) -> None:
-        before = self._shelves.get(name, Shelf())
-        if shelf == before and name in self._shelves:
-            return
-        self._report(name, before, shelf)
-        self._awaited.discard(name)
-        exists = shelf.present or shelf.loaded or shelf.trouble
-        if exists:
-            self._shelves[name] = shelf
-        else:
-            self._shelves.pop(name, None)
-            self._orders.pop(name, None)
-            self._metrics.forget_model(name)
-        self._show(
-            name,
-            {version: standing.served for version, standing in shelf.loaded.items()},
-            self._policy_of(name).default_of(shelf.loaded),
-            self._why_absent(name, shelf) if exists else "",
-        )
-        self._tell(name, bool(shelf.loaded) if exists else None)
-
-    def _report(self, name: str, before: Shelf, after: Shelf) -> None:
-        if after.trouble and after.trouble != before.trouble:
-            self._metrics.model_load_failures.labels(name).inc()
-            log.error("model failed to load", extra={"model": name, "reason": after.trouble})
-        for version, standing in after.loaded.items():
-            self._metrics.model_info.labels(name, str(version), standing.served.info.provider).set(1)
-        for version, standing in before.loaded.items():
-            if version not in after.loaded:
-                self._metrics.forget_version(name, str(version), standing.served.info.provider)
-                log.info("model unloaded", extra={"model": name, "version": version})
-                weakref.finalize(standing.served, give_back_soon, asyncio.get_running_loop())
-        self._metrics.failed_versions.labels(name).set(len(after.failed))
-
-    def _why_absent(self, name: str, shelf: Shelf) -> str:
-        if self._orders.get(name, Orders()).withheld:
-            return "has been unloaded"
-        if shelf.failed or shelf.trouble:
-            return "could not be loaded; the server's log says why"
-        return "has no version that is to be served"
