@@ -293,31 +293,3 @@ def test_no_token_is_told_anywhere(secured: Secured) -> None:
     assert secured.server.other_lines == []
     for secret in secrets:
         assert not any(secret in text for text in told), secret
-
-
-def serve(*options: str) -> subprocess.CompletedProcess[str]:
-    """Run ``dropserve serve`` to its end; for those that can't start."""
-    command = [str(DROPSERVE), "serve", "--grpc-port", "0", "--metrics-port", "0", *options]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT, env=environment(), check=False
-    )
-
-
-def test_what_is_unsafe_or_broken_at_the_start_is_told_in_one_line(repository: Path, tmp_path: Path) -> None:
-    authority, tokens = Authority(tmp_path), tmp_path / "tokens"
-    one, other = authority.issue("a"), authority.issue("b", file="other")
-    tokens.write_text("opensesame\n")
-    at = ["--repository", str(repository)]
-    certificate = ["--tls-certificate", str(one.certificate)]
-    told = [
-        (2, "in plain text", serve(*at, "--token-file", str(tokens))),
-        (2, "line 1 of the token file", serve(*at, "--host", "127.0.0.1", "--token-file", str(tokens))),
-        (1, "is not that of the certificate", serve(*at, *certificate, "--tls-key", str(other.key))),
-        (1, "no certificate and its key", serve(*at, *certificate, "--tls-key", str(one.certificate))),
-    ]
-    for status, words, done in told:
-        (line,) = done.stderr.splitlines()
-        assert (done.returncode, done.stdout) == (status, "")
-        assert line.startswith("dropserve serve: ")
-        assert words in line
-        assert "opensesame" not in line

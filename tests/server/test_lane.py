@@ -1,88 +1,19 @@
-"""One mode's computing: what is put together, what is cut, what is dropped, what is refused."""
+"""One mode's computing: what is put together, what is cut, and who waits for whom."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import weakref
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dropserve_models.prediction import MonteCarloOptions
-from dropserve_server.costs import Costs
-from dropserve_server.errors import QueueFull
-from dropserve_server.job import PredictionJob
 from dropserve_server.lane import Batching, Lane
-from dropserve_server.served import ServedModel
 from support.fake_model import FakeModel
-from support.jobs import answer_of, job, serve, some_rows
-
-SECONDS = 10.0
-MONTE_CARLO = MonteCarloOptions(passes=10)
-
-
-class KnownCosts(Costs):
-    """Costs that what is measured does not change, so that it does not matter when the loop learns of it."""
-
-    def __init__(self, work: int, seconds: float) -> None:
-        super().__init__()
-        super().record(work, seconds)
-        super().record_whole(work, seconds)
-
-    def record(self, work: int, seconds: float) -> None:
-        pass
-
-    def record_whole(self, work: int, seconds: float) -> None:
-        pass
-
-
-def run(
-    scenario: Callable[[Lane], Awaitable[None]],
-    batching: Batching | None = None,
-    workers: int = 1,
-    max_rows: int = 10_000,
-) -> None:
-    async def life() -> None:
-        lane = Lane("test", workers, max_rows, batching=batching or Batching())
-        await asyncio.wait_for(scenario(lane), SECONDS)
-        assert await lane.close(SECONDS)
-        assert lane.rows == 0
-
-    asyncio.run(life())
-
-
-async def known(lane: Lane, model: FakeModel, *options: MonteCarloOptions | None) -> ServedModel:
-    """The model, served, after a first request of each kind: its costs are known."""
-    served = serve(model)
-    for each in options:
-        first = job(served, 1, each)
-        lane.submit(first)
-        await first.outcome
-    model.calls.clear()
-    while model.entered.acquire(blocking=False):
-        pass
-    return served
-
-
-async def held(lane: Lane, model: FakeModel, served: ServedModel, rows: int = 1) -> PredictionJob:
-    """A job that a worker is at, until the model's gate opens."""
-    model.gate.clear()
-    holding = job(served, rows, MonteCarloOptions(passes=1, seed=0))
-    lane.submit(holding)
-    await asyncio.to_thread(model.entered.acquire)
-    return holding
-
-
-def computed(model: FakeModel) -> list[int]:
-    return [len(features) for features, _ in model.calls]
-
-
-async def check(*jobs: PredictionJob) -> None:
-    for each in jobs:
-        np.testing.assert_array_equal((await each.outcome).mean, answer_of(each.features))
+from support.jobs import job, serve, some_rows
+from support.lane import MONTE_CARLO, KnownCosts, check, computed, held, known, run
 
 
 def test_a_result_comes_back_to_the_event_loop_from_another_thread() -> None:
@@ -266,112 +197,6 @@ def test_several_workers_compute_at_the_same_time() -> None:
         await check(*jobs)
 
     run(scenario, workers=3)
-
-
-def test_a_bug_fails_one_batch_and_the_worker_lives_on() -> None:
-    async def scenario(lane: Lane) -> None:
-        model = FakeModel()
-        model.error = ZeroDivisionError()
-        served = serve(model)
-        bad = job(served)
-        lane.submit(bad)
-        with pytest.raises(ZeroDivisionError):
-            await bad.outcome
-        model.error = None
-        good = job(served)
-        lane.submit(good)
-        await check(good)
-
-    run(scenario)
-
-
-def test_rows_in_flight_are_bounded_and_freed() -> None:
-    async def scenario(lane: Lane) -> None:
-        model = FakeModel()
-        served = serve(model)
-        holding = await held(lane, model, served, rows=6)
-        waiting = job(served, 4)
-        lane.submit(waiting)
-        with pytest.raises(QueueFull):
-            lane.submit(job(served))
-        model.gate.set()
-        await check(holding, waiting)
-        again = job(served, 10)
-        lane.submit(again)
-        await check(again)
-
-    run(scenario, max_rows=10)
-
-
-def test_a_job_cancelled_in_the_queue_is_not_computed_and_harms_nobody() -> None:
-    async def scenario(lane: Lane) -> None:
-        model = FakeModel()
-        served = await known(lane, model, None)
-        holding = await held(lane, model, served)
-        jobs = [job(served, count) for count in (1, 2, 4)]
-        for each in jobs:
-            lane.submit(each)
-        jobs[1].outcome.cancel()
-        model.gate.set()
-        await check(holding, jobs[0], jobs[2])
-        assert computed(model) == [1, 5]
-
-    run(scenario)
-
-
-def test_a_job_that_is_forgotten_in_the_queue_makes_room_at_once() -> None:
-    async def scenario(lane: Lane) -> None:
-        model = FakeModel()
-        served = await known(lane, model, None)
-        holding = await held(lane, model, served)
-        left = job(served, np.ones((9, 3), np.float32))
-        features = weakref.ref(left.features)
-        lane.submit(left)
-        assert lane.rows == 10
-        left.outcome.cancel()
-        lane.forget(left)
-        lane.forget(left)
-        assert lane.rows == 1
-        assert features() is None
-        another = job(served, 9)
-        lane.submit(another)
-        model.gate.set()
-        await check(holding, another)
-        assert computed(model) == [1, 9]
-
-    run(scenario, max_rows=10)
-
-
-def test_a_job_cancelled_while_computed_gives_its_rows_back_then() -> None:
-    async def scenario(lane: Lane) -> None:
-        model = FakeModel()
-        served = serve(model)
-        holding = await held(lane, model, served, rows=10)
-        holding.outcome.cancel()
-        lane.forget(holding)
-        assert lane.rows == 10
-        model.gate.set()
-        while lane.rows:
-            await asyncio.sleep(0.001)
-
-    run(scenario)
-
-
-def test_closing_finishes_what_is_queued_and_tells_when_it_could_not() -> None:
-    async def scenario(lane: Lane) -> None:
-        model, stuck_model = FakeModel(), FakeModel()
-        asked = [job(serve(model), count, MONTE_CARLO) for count in (500, 1, 1)]
-        for each in asked:
-            lane.submit(each)
-        stuck = Lane("stuck", 1, 10)
-        await held(stuck, stuck_model, serve(stuck_model))
-        assert await lane.close(SECONDS)
-        await check(*asked)
-        assert not await stuck.close(0.01)
-        stuck_model.gate.set()
-        assert await stuck.close(SECONDS)
-
-    run(scenario, workers=2)
 
 
 def test_any_mix_gets_its_own_answers() -> None:
