@@ -61,9 +61,7 @@ def measure(name: str, read: Callable[[Path], Table], figures: Figures, data: Pa
     for rival, log_likelihoods in RIVALS.items():
         others[rival] = np.array([log_likelihoods(table, goal, split).mean() for split in splits])
     figures.add(f"{name}, chosen", "log-likelihood", ours.tolist(), "nats", None, _error(ours))
-    add_covers(
-        figures, f"{name}, chosen", [one.cover for one in judged], classifier=goal.is_classification
-    )
+    add_covers(figures, f"{name}, chosen", [one.cover for one in judged], classifier=goal.is_classification)
     for other, scores in others.items():
         figures.add(f"{name}, {other}", "log-likelihood", scores.tolist(), "nats", None, _error(scores))
         gain = ours - scores
