@@ -193,7 +193,7 @@ class AsyncClient:
             self._connect()
         try:
             return await self._methods[type(request)](
-                request, timeout=deadline.remaining(), metadata=self._metadata
+                request, timeout=deadline.remaining(), metadata=dialogue.metadata(request, self._metadata)
             )
         except grpc.aio.AioRpcError as error:
             raise call_error(

@@ -259,7 +259,7 @@ class Client:
             raise ClosedError("the client is closed")
         try:
             return self._methods[type(request)](
-                request, timeout=deadline.remaining(), metadata=self._metadata
+                request, timeout=deadline.remaining(), metadata=dialogue.metadata(request, self._metadata)
             )
         except grpc.RpcError as error:
             # What a multi-callable raises is a grpc.Call as well.

@@ -50,6 +50,8 @@ KnownModels: TypeAlias = dict[tuple[str, str], ModelInfo]
 """What the server said about a (model, version as asked for): saves a call where X is a frame."""
 
 
+Metadata: TypeAlias = tuple[tuple[str, str], ...] | None
+
 _RESTARTS = 3
 
 
@@ -58,6 +60,13 @@ class _Replaced(Exception):
 
     def __init__(self, error: NotFoundError) -> None:
         self.error = error
+
+
+def metadata(request: Request, always: Metadata) -> Metadata:
+    """What goes with a request: what goes with every one, and what announces it."""
+    if isinstance(request, prediction_pb2.PredictRequest) and (announced := wire.announcement(request)):
+        return (*(always or ()), *announced)
+    return always
 
 
 def predict(known: KnownModels, ask: Question, X: Features, limits: Limits) -> Dialogue[Prediction]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dropserve_server.errors import DeadlineTooShort, QueueFull
-from dropserve_server.job import PredictionJob
+from dropserve_server.job import Demand, PredictionJob
 
 _SHARING = 8
 """Requests that are cut take turns; one more is taken where it shares with so many of its size. The SDK's
@@ -49,19 +49,35 @@ class Backlog:
 
         Raises
         ------
+        QueueFull, DeadlineTooShort
+            See `check`.
+        """
+        expected = self.check(job, cut=cut)
+        job.expected_seconds = min(expected, self._turn_seconds) if cut else expected
+        if cut:
+            self._cut[job] = expected
+        job.in_backlog = True
+        self._seconds += job.expected_seconds
+        self.rows += job.rows
+
+    def check(self, demand: Demand, *, cut: bool = False) -> float:
+        """How long work is expected to take that would be accepted now; nothing is taken in.
+
+        Raises
+        ------
         QueueFull
             Its rows don't fit beside those in flight, or it would wait too long.
         DeadlineTooShort
             It would not be done in time.
         """
         # Small requests cost more a unit: what they cost must not keep a large one out.
-        expected = job.costs.share(job.work)
+        expected = demand.costs.share(demand.work)
         wait, longest = self.wait_seconds, self._max_seconds
         if cut:
             wait, longest = self._wait_with_turns(expected), longest + _SHARING * expected
-        if self.rows + job.rows > self._max_rows:
+        if self.rows + demand.rows > self._max_rows:
             raise QueueFull(
-                f"{self.rows} rows are in flight in {self._mode} mode and {job.rows} more don't fit: "
+                f"{self.rows} rows are in flight in {self._mode} mode and {demand.rows} more don't fit: "
                 f"the server holds {self._max_rows}; try again later",
                 wait,
             )
@@ -73,17 +89,12 @@ class Backlog:
                     f"server lets it wait no longer than {longest:.3g} s; try again later",
                     wait,
                 )
-            if job.queued + wait + expected > job.deadline:
+            if demand.queued + wait + expected > demand.deadline:
                 raise DeadlineTooShort(
                     f"the answer would take some {wait + expected:.2g} s, most of it in the queue, and the "
-                    f"caller allows {max(0.0, job.deadline - job.queued):.2g} s"
+                    f"caller allows {max(0.0, demand.deadline - demand.queued):.2g} s"
                 )
-        job.expected_seconds = min(expected, self._turn_seconds) if cut else expected
-        if cut:
-            self._cut[job] = expected
-        job.in_backlog = True
-        self._seconds += job.expected_seconds
-        self.rows += job.rows
+        return expected
 
     def release(self, job: PredictionJob) -> bool:
         """A job is answered, or dropped; whether it was counted until now."""

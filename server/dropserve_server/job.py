@@ -11,24 +11,55 @@ from dropserve_server.metrics import ModeMetrics
 from dropserve_server.served import ServedModel
 
 
-class PredictionJob:
-    """One request's work, and the times at which it was queued, begun and finished (`perf_counter`, seconds).
+class Demand:
+    """What a request asks of its queue, which may be known before its features are.
 
     Attributes
     ----------
     served : ServedModel
-        Who answers.
-    features : ndarray [rows, features]
+        Who is to answer.
     options : MonteCarloOptions or None
         None: deterministic.
     deadline : float
         On `perf_counter`'s clock; once it has passed the work is not begun.
+    queued : float
+        When it came, on the same clock.
     rows, work : int
         What it counts for in a queue's bound, and in its costs.
     costs : Costs
-        Of the model in the job's mode.
+        Of the model in the request's mode.
     metrics : ModeMetrics
         Likewise.
+    """
+
+    __slots__ = ("costs", "deadline", "metrics", "options", "queued", "rows", "served", "work")
+
+    def __init__(
+        self,
+        served: ServedModel,
+        rows: int,
+        options: MonteCarloOptions | None = None,
+        deadline: float = float("inf"),
+    ) -> None:
+        self.served = served
+        self.options = options
+        self.deadline = deadline
+        self.rows = self.work = rows
+        self.costs: Costs = served.costs.deterministic
+        self.metrics: ModeMetrics = served.metrics.deterministic
+        if options is not None:
+            self.work *= options.passes
+            self.costs = served.costs.adaptive if options.adaptive else served.costs.monte_carlo
+            self.metrics = served.metrics.monte_carlo
+        self.queued = perf_counter()
+
+
+class PredictionJob(Demand):
+    """One request's work, and the times at which it was queued, begun and finished (`perf_counter`, seconds).
+
+    Attributes
+    ----------
+    features : ndarray [rows, features]
     result, error : Prediction or None, Exception or None
         What became of it; `outcome` says it to the event loop.
     expected_seconds : float
@@ -38,8 +69,7 @@ class PredictionJob:
     """
 
     __slots__ = (
-        "_outcome", "begun", "costs", "deadline", "error", "expected_seconds", "features", "finished",
-        "in_backlog", "metrics", "options", "queued", "result", "rows", "served", "work",
+        "_outcome", "begun", "error", "expected_seconds", "features", "finished", "in_backlog", "result",
     )  # fmt: skip
 
     def __init__(
@@ -49,18 +79,9 @@ class PredictionJob:
         options: MonteCarloOptions | None = None,
         deadline: float = float("inf"),
     ) -> None:
-        self.served = served
+        super().__init__(served, len(features), options, deadline)
         self.features = features
-        self.options = options
-        self.deadline = deadline
-        self.rows = self.work = len(features)
-        self.costs: Costs = served.costs.deterministic
-        self.metrics: ModeMetrics = served.metrics.deterministic
-        if options is not None:
-            self.work *= options.passes
-            self.costs = served.costs.adaptive if options.adaptive else served.costs.monte_carlo
-            self.metrics = served.metrics.monte_carlo
-        self.queued = self.begun = self.finished = perf_counter()
+        self.begun = self.finished = self.queued
         self._outcome: asyncio.Future[Prediction] | None = None
         self.result: Prediction | None = None
         self.error: Exception | None = None

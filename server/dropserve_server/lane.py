@@ -24,7 +24,7 @@ from dropserve_server.backlog import Backlog
 from dropserve_server.batch import Batch
 from dropserve_server.errors import DeadlineExpired
 from dropserve_server.gathering import Gathering
-from dropserve_server.job import PredictionJob
+from dropserve_server.job import Demand, PredictionJob
 from dropserve_server.large import FIRST_ROWS, LargeJob, Slice
 from dropserve_server.served import ServedModel
 from dropserve_server.waiting import WaitingJobs
@@ -131,10 +131,8 @@ class Lane:
         QueueFull, DeadlineTooShort
             Too much is in flight.
         """
-        limit = self._batching.inline_seconds
-        # An accelerator is waited for, which is not for the event loop to do.
-        if limit and job.served.on_cpu and job.costs.seconds(job.work) <= limit:
-            self._gathering.add(job, limit)
+        if self._is_cheap(job):
+            self._gathering.add(job, self._batching.inline_seconds)
             return
         cut = self._is_large(job)
         self._backlog.accept(job, cut=cut)
@@ -143,6 +141,11 @@ class Lane:
             self._make_ready(LargeJob(job, self._batching.turn_seconds))
         else:
             self._enqueue(job)
+
+    def check(self, demand: Demand) -> None:
+        """Raise what `submit` would raise now of a job that asks for as much."""
+        if not self._is_cheap(demand):
+            self._backlog.check(demand, cut=self._is_large(demand))
 
     def forget(self, job: PredictionJob) -> None:
         """Its caller has left. A job that waits counts no longer, and holds no features for its place."""
@@ -186,9 +189,16 @@ class Lane:
         else:
             self._make_ready(waiting)
 
-    def _is_large(self, job: PredictionJob) -> bool:
+    def _is_cheap(self, demand: Demand) -> bool:
+        limit = self._batching.inline_seconds
+        # An accelerator is waited for, which is not for the event loop to do.
+        return limit > 0 and demand.served.on_cpu and demand.costs.seconds(demand.work) <= limit
+
+    def _is_large(self, demand: Demand) -> bool:
         # Somewhat longer than a turn is better done in one than in a whole and a small slice.
-        return job.rows > FIRST_ROWS and job.costs.seconds(job.work) > 1.5 * self._batching.turn_seconds
+        return (
+            demand.rows > FIRST_ROWS and demand.costs.seconds(demand.work) > 1.5 * self._batching.turn_seconds
+        )
 
     def _make_ready(self, source: Source) -> None:
         source.ready = True

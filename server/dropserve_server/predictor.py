@@ -13,7 +13,7 @@ from dropserve_models.errors import InputError, MonteCarloUnavailable
 from dropserve_models.options import check_options
 from dropserve_models.prediction import FloatArray, MonteCarloOptions
 from dropserve_server.errors import LimitExceeded
-from dropserve_server.job import PredictionJob
+from dropserve_server.job import Demand, PredictionJob
 from dropserve_server.lane import Lane
 from dropserve_server.served import ServedModel
 
@@ -88,9 +88,8 @@ class Predictor:
             `seconds` would not suffice, or had passed before the work began.
         """
         self._check(served, features, options, interval)
-        deadline = float("inf") if seconds is None else perf_counter() + seconds
-        job = PredictionJob(served, features, options, deadline)
-        lane = self._deterministic if options is None else self._monte_carlo
+        job = PredictionJob(served, features, options, _deadline(seconds))
+        lane = self._lane(options)
         lane.submit(job)
         if not job.over:
             try:
@@ -107,6 +106,24 @@ class Predictor:
             else:
                 job.result = await asyncio.to_thread(served.model.add_interval, job.result, interval)
         return job
+
+    def is_idle(self, options: MonteCarloOptions | None) -> bool:
+        """Whether nothing is queued or computed by the threads of the mode that these options ask for."""
+        return not self._lane(options).rows
+
+    def check_room(
+        self, served: ServedModel, rows: int, options: MonteCarloOptions | None, seconds: float | None
+    ) -> None:
+        """Raise what `predict` would raise now of so many rows for want of room, before they have come.
+
+        Raises
+        ------
+        QueueFull, DeadlineTooShort
+        """
+        self._lane(options).check(Demand(served, rows, options, _deadline(seconds)))
+
+    def _lane(self, options: MonteCarloOptions | None) -> Lane:
+        return self._deterministic if options is None else self._monte_carlo
 
     def _check(
         self, served: ServedModel, features: FloatArray, options: MonteCarloOptions | None, interval: float
@@ -146,3 +163,7 @@ class Predictor:
             raise InputError(
                 "passes", f"passes is {options.passes}; this server computes at most {self._limits.passes}"
             )
+
+
+def _deadline(seconds: float | None) -> float:
+    return float("inf") if seconds is None else perf_counter() + seconds

@@ -20,6 +20,7 @@ from dropserve_server import signals
 from dropserve_server.administration import Administration
 from dropserve_server.grpc import tracing
 from dropserve_server.grpc.administration import ModelServicer
+from dropserve_server.grpc.announcement import Reception
 from dropserve_server.grpc.calls import Calls
 from dropserve_server.grpc.health import OVERALL, HealthServicer
 from dropserve_server.grpc.listener import (
@@ -128,6 +129,7 @@ class Server:
         )
         administration = Administration(self._repository)
         self._models = ModelServicer(team.administered(administration) if team else administration)
+        self._reception = Reception(self._repository, predictor, self._calls, settings.default_passes)
         self._protection = Protection(settings, self._metrics, self._request_log)
         self._grpc: grpc.aio.Server | None = None
         self._admin: grpc.aio.Server | None = None
@@ -190,8 +192,9 @@ class Server:
         settings = self._settings
         about: dict[str, object] = {"host": settings.host}
         interceptors = [self._tracer.interceptor] if self._tracer else []
+        services = self._prediction, self._open_inference, self._health
         server, about["grpc_port"] = listen(
-            settings, self._protection, self._prediction, self._open_inference, self._health, interceptors
+            settings, self._protection, *services, self._reception, interceptors
         )
         if (admin := listen_to_administrators(settings, self._protection, self._models)) is not None:
             self._admin, about["admin_port"] = admin

@@ -182,3 +182,17 @@ def test_readiness(connect: Callable[..., Any]) -> None:
         health.status = None
         assert client.is_ready("unknown") is False
     assert client.is_ready(timeout=1) is False
+
+
+def test_every_part_of_a_large_request_is_announced(
+    connect: Callable[..., Any], address: str, service: FakeService
+) -> None:
+    client = connect(address, request_rows=3000, token="t0", insecure_token=True)
+    client.predict("toy", np.ones((8000, 3)), passes=5)
+    client.predict("toy", ROWS)
+    first, *parts, small = service.announcements
+    assert first == {"dropserve-model": "toy", "dropserve-rows": "3000", "dropserve-passes": "5"}
+    assert sorted(part["dropserve-rows"] for part in parts) == ["2000", "3000"]
+    assert {part["dropserve-version"] for part in parts} == {"1"}
+    assert small == {}
+    assert service.authorizations == ["Bearer t0"] * 4

@@ -259,3 +259,28 @@ def test_parts_answered_by_different_versions_are_not_joined() -> None:
     one = np.ones((1, 1), np.float32)
     with pytest.raises(ProtocolError, match="different versions"):
         wire.join([Prediction(one, version="1"), Prediction(one, version="2")])
+
+
+LARGE = np.zeros((64, 64), np.float32)  # 16 KiB
+
+
+@pytest.mark.parametrize(
+    ("ask", "features", "announcement"),
+    [
+        (wire.question("m"), LARGE, {"model": "m", "rows": "64"}),
+        (wire.question("m", version=3), LARGE, {"model": "m", "rows": "64", "version": "3"}),
+        (wire.question("m", passes=50), LARGE, {"model": "m", "rows": "64", "passes": "50"}),
+        (wire.question("m"), LARGE[:63], {}),
+        (wire.question("m", passes=1000), LARGE[:1], {}),
+        (wire.question("m", passes=50, mean_tolerance=0.1), LARGE, {}),
+        (wire.question("m", passes=50, std_tolerance=0.1), LARGE, {}),
+        (wire.question("modèle"), LARGE, {}),
+        (wire.question("m\n"), LARGE, {}),
+    ],
+)
+def test_large_requests_are_announced_in_what_metadata_can_carry(
+    ask: wire.Question, features: Any, announcement: dict[str, str]
+) -> None:
+    told = wire.announcement(wire.predict_request(ask, features))
+    assert dict(told) == {f"dropserve-{what}": text for what, text in announcement.items()}
+    assert len(told) == len(announcement)

@@ -22,6 +22,7 @@ from support.server_process import TIMEOUT, ServerProcess, server_process
 QUEUE_ROWS, QUEUE_SECONDS = 3000, 0.3
 QUESTION = request("classes", rows_for("classes", 60), MonteCarlo(passes=1000, seed=1))
 QUICK = request("targets", rows_for("targets", 3))
+ANNOUNCEMENT = (("dropserve-model", "classes"), ("dropserve-rows", "60"), ("dropserve-passes", "1000"))
 FLOOD_SECONDS = 4.0
 AT_ONCE = 200  # some four times what the queue holds
 
@@ -38,7 +39,7 @@ class Flood:
     queued: list[float] = field(default_factory=list)
 
 
-async def flood(server: ServerProcess) -> Flood:
+async def flood(server: ServerProcess, metadata: tuple[tuple[str, str], ...]) -> Flood:
     """Ask for more than there is capacity, and meanwhile deterministically."""
     async with grpc.aio.insecure_channel(server.address) as channel:
         stub = PredictionServiceStub(channel)
@@ -49,7 +50,7 @@ async def flood(server: ServerProcess) -> Flood:
         async def caller() -> None:
             while (started := time.monotonic()) < end:
                 try:
-                    answer = await stub.Predict(QUESTION, timeout=TIMEOUT)
+                    answer = await stub.Predict(QUESTION, timeout=TIMEOUT, metadata=metadata)
                     assert (answer.mean, answer.variance) == (found.known.mean, found.known.variance)
                     found.answered.append(time.monotonic() - started)
                 except grpc.aio.AioRpcError as error:
@@ -86,8 +87,11 @@ def server(repository: Path) -> Iterator[ServerProcess]:
         yield process
 
 
-def test_overload_refuses_at_once_and_nothing_else_breaks(server: ServerProcess) -> None:
-    found = asyncio.run(flood(server))
+@pytest.mark.parametrize("metadata", [(), ANNOUNCEMENT], ids=["read", "announced"])
+def test_overload_refuses_at_once_and_nothing_else_breaks(
+    metadata: tuple[tuple[str, str], ...], server: ServerProcess
+) -> None:
+    found = asyncio.run(flood(server, metadata))
     assert len(found.answered) > 5
     assert len(found.refusals) > len(found.answered)
     for refusal in found.refusals:

@@ -132,6 +132,8 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
         Every request it got.
     authorizations : list of str or None
         The "authorization" that came with each.
+    announcements : list of dict
+        What announced each in the metadata.
     knows_intervals : bool
         Whether it has heard of the field `interval`, which older servers have not.
     """
@@ -142,6 +144,7 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
     gate: threading.Event = field(default_factory=threading.Event)
     calls: list[Any] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
+    announcements: list[dict[str, str]] = field(default_factory=list)
     knows_intervals: bool = True
 
     def __post_init__(self) -> None:
@@ -178,7 +181,9 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
 
     def _note(self, request: Any, context: Any) -> None:
         self.calls.append(request)
-        self.authorizations.append(dict(context.invocation_metadata()).get("authorization"))
+        metadata = dict(context.invocation_metadata())
+        self.authorizations.append(metadata.get("authorization"))
+        self.announcements.append({key: text for key, text in metadata.items() if "dropserve-" in key})
 
     def _find(self, name: str, version: str, context: Any) -> model_pb2.ModelInfo:
         for candidate in self.models:

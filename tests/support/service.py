@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ import pytest
 from dropserve.inference.service_pb2_grpc import GRPCInferenceServiceStub
 from dropserve.v1 import prediction_pb2
 from dropserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from dropserve_server.grpc.announcement import Reception
 from dropserve_server.grpc.calls import Calls
 from dropserve_server.grpc.health import OVERALL, HealthServicer
 from dropserve_server.grpc.listener import listen
@@ -77,7 +78,13 @@ def teller(health: HealthServicer) -> Callable[[str, bool | None], None]:
     return tell
 
 
-def run(scenario: Callable[[Service], Awaitable[None]], folder: Path, *, load: bool = True) -> None:
+def run(
+    scenario: Callable[[Service], Awaitable[None]],
+    folder: Path,
+    *,
+    load: bool = True,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> None:
     """Run the scenario, and see that nothing is in flight at its end."""
 
     async def life() -> None:
@@ -96,7 +103,8 @@ def run(scenario: Callable[[Service], Awaitable[None]], folder: Path, *, load: b
         servicer = PredictionServicer(repository, predictor, calls, default_passes=9, stream_concurrency=4)
         open_inference = OpenInferenceServicer(repository, predictor, calls, health, settings)
         protection = Protection(settings, metrics, RequestLog())
-        server, port = listen(settings, protection, servicer, open_inference, health)
+        reception = Reception(repository, predictor, calls, 9)
+        server, port = listen(settings, protection, servicer, open_inference, health, reception, interceptors)
         await server.start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -14,6 +14,9 @@ from dropserve_client.errors import InputError
 from dropserve_client.types import FloatArray
 from dropserve_client.wire.options import Question
 
+ANNOUNCED_BYTES: Final = 2**14
+"""Features of at least so many bytes are announced. Fewer are read as fast as an announcement."""
+
 _FLOAT32: Final = np.dtype("<f4")
 
 
@@ -40,6 +43,25 @@ def predict_request(ask: Question, features: FloatArray) -> prediction_pb2.Predi
         monte_carlo=ask.monte_carlo,
         interval=ask.interval,
     )
+
+
+def announcement(request: prediction_pb2.PredictRequest) -> tuple[tuple[str, str], ...]:
+    """The metadata that tell a server of a large request before it has come; none of others.
+
+    A server that has no room for it then refuses it without reading it. See `PredictionService.Predict`.
+    """
+    rows, columns = request.inputs.shape
+    names = request.model + request.version
+    if rows * columns * _FLOAT32.itemsize < ANNOUNCED_BYTES or not (names.isascii() and names.isprintable()):
+        return ()
+    told = [("dropserve-model", request.model), ("dropserve-rows", str(rows))]
+    if request.version:
+        told.append(("dropserve-version", request.version))
+    if request.HasField("monte_carlo"):
+        if request.monte_carlo.mean_tolerance or request.monte_carlo.std_tolerance:
+            return ()  # they may stop early: nobody knows how many passes they take
+        told.append(("dropserve-passes", str(request.monte_carlo.passes)))
+    return tuple(told)
 
 
 def rows_per_request(ask: Question, features: int, outputs: int | None, limits: Limits) -> int:

@@ -80,6 +80,11 @@ class PredictionServiceServicer(object):
         FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why. Or an interval of one
         that is not calibrated; a google.rpc.BadRequest then names the field `interval`.
         RESOURCE_EXHAUSTED: over the server's limit of rows, message size or memory, or its queue is full.
+
+        A large request may be announced in the call's metadata, as text: `dropserve-model` and `dropserve-rows`
+        (both needed), `dropserve-version`, and for Monte Carlo `dropserve-passes` (0: the default). A server whose
+        queue has no room for it then refuses it before its message is read, or has all been sent. Nothing else
+        depends on the announcement: the message says what is asked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

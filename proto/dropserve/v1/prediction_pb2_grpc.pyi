@@ -48,6 +48,11 @@ class PredictionServiceStub:
     FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why. Or an interval of one
       that is not calibrated; a google.rpc.BadRequest then names the field `interval`.
     RESOURCE_EXHAUSTED: over the server's limit of rows, message size or memory, or its queue is full.
+
+    A large request may be announced in the call's metadata, as text: `dropserve-model` and `dropserve-rows`
+    (both needed), `dropserve-version`, and for Monte Carlo `dropserve-passes` (0: the default). A server whose
+    queue has no room for it then refuses it before its message is read, or has all been sent. Nothing else
+    depends on the announcement: the message says what is asked.
     """
     PredictStream: _grpc.StreamStreamMultiCallable[_prediction_pb2.PredictRequest, _prediction_pb2.PredictResponse]
     """Answers a stream of requests. Answers carry the request's `request_id` and may come in another
@@ -86,6 +91,11 @@ class PredictionServiceAsyncStub(PredictionServiceStub):
     FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why. Or an interval of one
       that is not calibrated; a google.rpc.BadRequest then names the field `interval`.
     RESOURCE_EXHAUSTED: over the server's limit of rows, message size or memory, or its queue is full.
+
+    A large request may be announced in the call's metadata, as text: `dropserve-model` and `dropserve-rows`
+    (both needed), `dropserve-version`, and for Monte Carlo `dropserve-passes` (0: the default). A server whose
+    queue has no room for it then refuses it before its message is read, or has all been sent. Nothing else
+    depends on the announcement: the message says what is asked.
     """
     PredictStream: _aio.StreamStreamMultiCallable[_prediction_pb2.PredictRequest, _prediction_pb2.PredictResponse]  # type: ignore[assignment]
     """Answers a stream of requests. Answers carry the request's `request_id` and may come in another
@@ -127,6 +137,11 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION: Monte Carlo was asked of a model that can't; the message says why. Or an interval of one
           that is not calibrated; a google.rpc.BadRequest then names the field `interval`.
         RESOURCE_EXHAUSTED: over the server's limit of rows, message size or memory, or its queue is full.
+
+        A large request may be announced in the call's metadata, as text: `dropserve-model` and `dropserve-rows`
+        (both needed), `dropserve-version`, and for Monte Carlo `dropserve-passes` (0: the default). A server whose
+        queue has no room for it then refuses it before its message is read, or has all been sent. Nothing else
+        depends on the announcement: the message says what is asked.
         """
 
     @_abc_1.abstractmethod

@@ -90,6 +90,17 @@ class Calls:
         if not self.metrics.inflight:
             self._idle.set()
 
+    def failed(self, outcome: Outcome) -> None:
+        """Have a request that was not answered counted, traced and logged."""
+        self.metrics.failure(outcome.model, outcome.version, outcome.mode, outcome.code.name).observe(
+            outcome.seconds
+        )
+        if outcome.served is not None:
+            outcome.served.metrics.failed(outcome.seconds)
+        if outcome.error is not None and (reason := _rejection(outcome.error)):
+            self.metrics.rejection(outcome.model, reason).inc()
+        self.tell(outcome)
+
     def tell(self, outcome: Outcome) -> None:
         """Have a request traced, and logged where it failed or is among the logged share."""
         trace = {} if self._tracer is None else self._tracer.record(outcome)
@@ -150,14 +161,7 @@ class Call:
             and seconds > self._seconds - _DEADLINE_SLACK_SECONDS
         ):
             code = grpc.StatusCode.DEADLINE_EXCEEDED
-        outcome = self._outcome(code, finished, error)
-        families = self._calls.metrics
-        families.failure(outcome.model, outcome.version, self._mode, code.name).observe(seconds)
-        if self.served is not None:
-            self.served.metrics.failed(seconds)
-        if reason := _rejection(error):
-            families.rejection(outcome.model, reason).inc()
-        self._calls.tell(outcome)
+        self._calls.failed(self._outcome(code, finished, error))
 
     def _outcome(self, code: grpc.StatusCode, finished: float, error: BaseException | None = None) -> Outcome:
         # Refused for its length, an id must not fill the log either.

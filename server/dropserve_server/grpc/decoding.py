@@ -19,17 +19,26 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 def add_service(
-    server: grpc.aio.Server, add_to_server: Callable[[Servicer, Any], None], servicer: Servicer
+    server: grpc.aio.Server,
+    add_to_server: Callable[[Servicer, Any], None],
+    servicer: Servicer,
+    before: Callable[[grpc.GenericRpcHandler], grpc.GenericRpcHandler] = lambda handlers: handlers,
 ) -> None:
-    """Add a service to a server, by the function that was generated for it."""
-    add_to_server(servicer, _Registrar(server))
+    """Add a service to a server, by the function that was generated for it.
+
+    `before` puts something before its handlers.
+    """
+    add_to_server(servicer, _Registrar(server, before))
 
 
 class _Registrar:
     """Stands for the server where generated code registers handlers."""
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, before: Callable[[grpc.GenericRpcHandler], grpc.GenericRpcHandler]
+    ) -> None:
         self._server = server
+        self._before = before
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Do nothing: the same handlers come with their names."""
@@ -41,7 +50,8 @@ class _Registrar:
         loop would then wait anew for the next call of each method there is, which takes a tenth of its time.
         """
         checked = {name: _checked(handler) for name, handler in handlers.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, checked),))
+        found = grpc.method_handlers_generic_handler(service, checked)
+        self._server.add_generic_rpc_handlers((self._before(found),))
 
 
 def _checked(handler: Handler) -> Handler:

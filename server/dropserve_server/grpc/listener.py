@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from functools import partial
 
 import grpc.aio
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -14,6 +15,7 @@ from dropserve.inference import service_pb2, service_pb2_grpc
 from dropserve.v1 import administration_pb2, administration_pb2_grpc, prediction_pb2, prediction_pb2_grpc
 from dropserve_server.errors import StartupError
 from dropserve_server.grpc.administration import ModelServicer
+from dropserve_server.grpc.announcement import Received, Reception
 from dropserve_server.grpc.decoding import add_service
 from dropserve_server.grpc.descriptors import pool_of
 from dropserve_server.grpc.health import HealthServicer
@@ -36,6 +38,7 @@ def listen(
     prediction: PredictionServicer,
     open_inference: OpenInferenceServicer,
     health: HealthServicer,
+    reception: Reception,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, int]:
     """A server bound to its port, not yet started, and that port.
@@ -46,8 +49,9 @@ def listen(
         The port can't be bound, or the certificate or its key can't be used.
     """
     server = _server(settings, protection, interceptors)
-    add_service(server, prediction_pb2_grpc.add_PredictionServiceServicer_to_server, prediction)
-    add_service(server, service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, open_inference)
+    before = partial(Received, reception)
+    add_service(server, prediction_pb2_grpc.add_PredictionServiceServicer_to_server, prediction, before)
+    add_service(server, service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, open_inference, before)
     add_service(server, health_pb2_grpc.add_HealthServicer_to_server, health)
     services = (PREDICTION_SERVICE, OPEN_INFERENCE_SERVICE, _HEALTH_SERVICE, reflection.SERVICE_NAME)
     _reflect(server, services, pool_of(prediction_pb2, service_pb2, health_pb2, reflection_pb2))
