@@ -30,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="NAME[,NAME...]", help="some of the data sets")
     parser.add_argument("--threads", type=int, default=1, help="of torch; default: 1")
     parser.add_argument(
+        "--trials", type=int, metavar="N", help=f"that a search takes; default: {FULL.trials}"
+    )
+    parser.add_argument(
         "--every-split",
         action="store_true",
         help="search on every split's own training rows, not the first's",
@@ -49,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"there is no {', '.join(unknown)}; there are: {', '.join(cases)}")
     if not options.data.is_dir():
         parser.error(f"{options.data} is not a folder")
+    if options.trials is not None and options.trials < 1:
+        parser.error(f"a search takes 1 trial at least, not {options.trials}")
     effort = (QUICK if options.quick else FULL).with_every_split(options.every_split)
+    effort = effort.with_trials(options.trials)
     figures = Figures()
     for name in chosen:
         try:

@@ -38,6 +38,10 @@ class Effort:
         """The same, searching on every split or not."""
         return replace(self, every_split=every_split)
 
+    def with_trials(self, trials: int | None) -> Effort:
+        """The same, searching among so many settings, if a number is given."""
+        return self if trials is None else replace(self, trials=trials)
+
 
 FULL = Effort(trials=60, splits=20, repeats=10, folds=5, passes=1000)
 QUICK = Effort(trials=3, splits=3, repeats=1, folds=2, passes=100, epochs=10)

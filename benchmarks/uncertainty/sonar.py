@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.training.recipes import BASELINE, DROPPED, EPOCHS, SONAR
 from benchmarks.uncertainty.artifacts import fit, opened
+from benchmarks.uncertainty.coverage import Cover, add_covers, cover
 from benchmarks.uncertainty.effort import Effort
 from benchmarks.uncertainty.figures import Figures
 from benchmarks.uncertainty.settings import choose
@@ -57,6 +58,9 @@ def measure(figures: Figures, data: Path, effort: Effort) -> None:
         error = summarise(difference).standard_error
         repeats = difference.mean(axis=1).tolist()
         figures.add(f"sonar, {name}", "less the baseline", repeats, "points", standard_error=error)
+    # Of the first repeat, whose folds are all rows: each calibration takes ten more fits.
+    covers = _covers(table, goal, splits[:FOLDS], recipes["chosen"][:FOLDS])
+    add_covers(figures, "sonar, chosen", covers, classifier=True)
 
 
 def _accuracies(
@@ -73,6 +77,19 @@ def _accuracies(
         right = answer.mean.argmax(axis=1) == goal.values[split.validation]
         values.append(100.0 * fmean(right.tolist()))
     return np.array(values)
+
+
+def _covers(
+    table: Table, goal: Goal, splits: Sequence[Split], configs: Sequence[TrainingConfig]
+) -> list[Cover]:
+    return [
+        cover(
+            model,
+            model.predict(table.features[split.validation], passes=PASSES, seed=0),
+            goal.values[split.validation],
+        )
+        for model, split in zip(opened(fit(table, goal, splits, configs)), splits, strict=True)
+    ]
 
 
 CASES = {"sonar": measure}

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.uncertainty.artifacts import fit, opened
+from benchmarks.uncertainty.coverage import add_covers, cover
 from benchmarks.uncertainty.effort import Effort
 from benchmarks.uncertainty.figures import Figures
 from benchmarks.uncertainty.settings import choose
-from dropserve_models.evaluation.metrics import mean_width, mixture_log_density, picp, rmse
+from dropserve_models.evaluation.metrics import mixture_log_density, rmse
 from dropserve_models.training.arrays import table_from_arrays
 from dropserve_models.training.split import Split
 from dropserve_models.training.table import Table
 from dropserve_models.training.task import recognise
 
 SPLITS = 20
-COVERAGE = 0.95
 
 FOLDERS = {
     "boston": "bostonHousing",
@@ -68,7 +68,7 @@ def measure(name: str, figures: Figures, data: Path, effort: Effort) -> None:
     goal = recognise(table, "regression")
     figures.say(f"\n{name}: {table.rows} rows, {table.features.shape[1]} features, {len(splits)} splits")
     configs = choose(figures, table, goal, splits, effort)
-    likelihoods, errors, held, widths = [], [], [], []
+    likelihoods, errors, covers = [], [], []
     started = time.perf_counter()
     learned = fit(table, goal, splits, configs)
     seconds = time.perf_counter() - started
@@ -80,15 +80,10 @@ def measure(name: str, figures: Figures, data: Path, effort: Effort) -> None:
         assert bars.noise_samples is not None
         likelihoods.append(float(mixture_log_density(y, bars.samples, bars.noise_samples).mean()))
         errors.append(float(rmse(y, bars.mean)))
-        bars = model.predict(table.features[rows], passes=effort.passes, seed=number, interval=COVERAGE)
-        assert bars.interval_lower is not None
-        assert bars.interval_upper is not None
-        held.append(picp(y, bars.interval_lower, bars.interval_upper))
-        widths.append(mean_width(bars.interval_lower, bars.interval_upper))
+        covers.append(cover(model, bars, goal.values[rows]))
     figures.add(name, "log-likelihood", likelihoods, "nats", PUBLISHED["log-likelihood"][name])
     figures.add(name, "RMSE", errors, "", PUBLISHED["RMSE"][name])
-    figures.add(name, f"{COVERAGE:.0%} intervals hold", held, "", {"nominal": COVERAGE})
-    figures.add(name, "their mean width", widths)
+    add_covers(figures, name, covers, classifier=False)
     figures.add(name, f"time of {len(splits)} fits", [seconds], "s")
 
 

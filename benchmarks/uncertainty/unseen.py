@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.uncertainty.artifacts import fit, opened
+from benchmarks.uncertainty.coverage import Cover, add_covers, cover
 from benchmarks.uncertainty.effort import Effort
 from benchmarks.uncertainty.figures import Figures
 from benchmarks.uncertainty.rivals import RIVALS
 from benchmarks.uncertainty.settings import choose
 from dropserve_models.evaluation.metrics import gaussian_log_density, log_probability, mixture_log_density
 from dropserve_models.model import Model
+from dropserve_models.prediction import Prediction
 from dropserve_models.training.arrays import table_from_arrays
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.crossvalidate import make_folds, summarise
@@ -28,6 +31,21 @@ Scores = NDArray[np.float64]
 """Log-likelihood a row, of every fold."""
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A model of ours on the rows that its fold left out.
+
+    Attributes
+    ----------
+    log_likelihood : float
+        A row.
+    cover : Cover
+    """
+
+    log_likelihood: float
+    cover: Cover
+
+
 def measure(name: str, read: Callable[[Path], Table], figures: Figures, data: Path, effort: Effort) -> None:
     """Cross-validate all models on the same folds; settings come from the first fold's training rows."""
     table = read(data / "tabular")
@@ -37,11 +55,13 @@ def measure(name: str, read: Callable[[Path], Table], figures: Figures, data: Pa
     chosen = choose(figures, table, goal, splits, effort)
     epochs = {} if effort.epochs is None else {"epochs": effort.epochs}
     plain = TrainingConfig.from_mapping({"hidden_drop": 0.0} | epochs)
-    ours = _scores(table, goal, splits, chosen, effort.passes)
-    others = {"no dropout": _scores(table, goal, splits, [plain] * len(splits), 0)}
+    judged = _judged(table, goal, splits, chosen, effort.passes)
+    ours = _scores(judged)
+    others = {"no dropout": _scores(_judged(table, goal, splits, [plain] * len(splits), 0))}
     for rival, log_likelihoods in RIVALS.items():
         others[rival] = np.array([log_likelihoods(table, goal, split).mean() for split in splits])
     figures.add(f"{name}, chosen", "log-likelihood", ours.tolist(), "nats", None, _error(ours))
+    add_covers(figures, f"{name}, chosen", [one.cover for one in judged], classifier=goal.is_classification)
     for other, scores in others.items():
         figures.add(f"{name}, {other}", "log-likelihood", scores.tolist(), "nats", None, _error(scores))
         gain = ours - scores
@@ -52,31 +72,40 @@ def _error(values: Scores) -> float:
     return summarise(values[None]).standard_error
 
 
-def _scores(
+def _scores(judged: Sequence[Judged]) -> Scores:
+    return np.array([one.log_likelihood for one in judged])
+
+
+def _judged(
     table: Table, goal: Goal, splits: Sequence[Split], configs: Sequence[TrainingConfig], passes: int
-) -> Scores:
+) -> list[Judged]:
     models = opened(fit(table, goal, splits, configs))
-    scores = [
-        _log_likelihoods(model, table, goal, split.validation, passes)
+    return [
+        _judge(model, table, goal, split.validation, passes)
         for model, split in zip(models, splits, strict=True)
     ]
-    return np.array([one.mean() for one in scores])
 
 
-def _log_likelihoods(
-    model: Model, table: Table, goal: Goal, rows: NDArray[np.intp], passes: int
-) -> NDArray[np.float64]:
-    """Of each row; of a deterministic prediction where there are no passes."""
+def _judge(model: Model, table: Table, goal: Goal, rows: NDArray[np.intp], passes: int) -> Judged:
+    """Of a deterministic prediction where there are no passes."""
     features, truth = table.features[rows], goal.values[rows]
-    if goal.is_classification:
-        answer = model.predict(features, passes=passes, seed=0) if passes else model.predict(features)
-        return log_probability(truth, answer.mean)
     if not passes:
         answer = model.predict(features)
+    elif goal.is_classification:
+        answer = model.predict(features, passes=passes, seed=0)
+    else:
+        answer = model.predict(features, passes=passes, seed=0, return_samples=True)
+    log_likelihoods = _log_likelihoods(answer, goal, truth)
+    return Judged(float(log_likelihoods.mean()), cover(model, answer, truth))
+
+
+def _log_likelihoods(answer: Prediction, goal: Goal, truth: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Of each row."""
+    if goal.is_classification:
+        return log_probability(truth, answer.mean)
+    if answer.samples is None:
         assert answer.aleatoric_variance is not None
         return gaussian_log_density(truth, answer.mean, answer.aleatoric_variance)
-    answer = model.predict(features, passes=passes, seed=0, return_samples=True)
-    assert answer.samples is not None
     assert answer.noise_samples is not None
     return mixture_log_density(truth, answer.samples, answer.noise_samples)
 

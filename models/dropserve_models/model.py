@@ -150,10 +150,10 @@ class Model:
                 check_options(monte_carlo)
                 prediction = self._prepared().run(features, monte_carlo)
         for values in (prediction.mean, prediction.variance, prediction.aleatoric_variance):
-            if values is not None and not (finite := np.isfinite(values).all(axis=1)).all():
+            if values is not None and not (finite := np.isfinite(values)).all():
                 raise InputError(
                     "inputs",
-                    f"row {int(np.argmin(finite))}: the model's answer is not a finite number; "
+                    f"row {int(np.argmin(finite.all(axis=1)))}: the model's answer is not a finite number; "
                     "the features are too far from those it was trained on",
                 )
         return prediction

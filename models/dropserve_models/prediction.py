@@ -30,7 +30,8 @@ class MonteCarloOptions:
     passes : int
         Stochastic forward passes, at least 1.
     seed : int or None
-        0 <= seed < 2**64: fixes the masks. None: masks that no other request gets.
+        0 <= seed < 2**64: fixes the masks. None: masks drawn at random. Two small requests may be given the
+        same ones, with a probability of at most 1/64, but never two of one `run_together`.
     quantiles : tuple of float
         Quantiles of the outputs over the passes to return, each within [0, 1].
     return_samples : bool

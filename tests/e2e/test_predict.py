@@ -91,10 +91,11 @@ def test_passes_default_to_the_servers_and_samples_come_only_when_asked_for(ask:
     assert not response.HasField("quantiles")
 
 
-def test_requests_without_a_seed_do_not_share_masks(ask: Asker) -> None:
+def test_requests_without_a_seed_rarely_share_masks(ask: Asker) -> None:
+    """Each is given one of 64 sets, so fewer than 8 for 16 would be one case in a million."""
     rows = rows_for("targets", 1)
-    one, other = (ask.predict("targets", rows, MonteCarlo(passes=10)) for _ in range(2))
-    assert one.mean.raw != other.mean.raw
+    answers = {ask.predict("targets", rows, MonteCarlo(passes=10)).mean.raw for _ in range(16)}
+    assert len(answers) >= 8
 
 
 @pytest.mark.parametrize("masks", [prediction_pb2.MASKS_STRATIFIED, prediction_pb2.MASKS_INDEPENDENT])

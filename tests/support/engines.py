@@ -23,9 +23,9 @@ from dropserve_models.prediction import DEFAULT_MEMORY_BYTES
 Array = NDArray[np.float32]
 
 
-def blueprint_of(data: bytes, device: Device = "cpu") -> Blueprint:
+def blueprint_of(data: bytes, device: Device = "cpu", threads: int = 1) -> Blueprint:
     """What `load` reads off an artifact that is model.onnx alone."""
-    return draw_up(Artifact(Path("memory/model/1"), "model", 1, data, None), device, 1)
+    return draw_up(Artifact(Path("memory/model/1"), "model", 1, data, None), device, threads)
 
 
 def model_of(data: bytes, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> Model:
@@ -45,14 +45,23 @@ S = TypeVar("S", bound=MaskSet)
 
 
 class NumberedMasks(MaskBank):
-    """Keeps nothing: the masks of every request are drawn, from seeds 0, 1, 2 and so on."""
+    """Keeps nothing: the masks of every request are drawn, from seeds 0, 1, 2 and so on.
+
+    Attributes
+    ----------
+    last : MaskSet or None
+        Those drawn last without a seed.
+    """
 
     def __init__(self) -> None:
         super().__init__(0)
         self._numbers = count()
+        self.last: MaskSet | None = None
 
-    def unseeded(self, kind: Hashable, draw: Callable[[int], S]) -> S:
-        return draw(next(self._numbers))
+    def unseeded_apart(self, kind: Hashable, draw: Callable[[int], S], requests: int) -> list[S]:
+        drawn = [draw(next(self._numbers)) for _ in range(requests)]
+        self.last = drawn[-1]
+        return drawn
 
 
 def small_of(data: bytes, features: Array) -> SmallRequests:

@@ -4,7 +4,8 @@ Drawing masks, and gathering the weights they leave, costs more than a small req
 request's masks are kept for the next request with that seed. A request without a seed takes masks from one
 of `SLOTS` slots at random, which is drawn afresh after `USES` requests: two such requests have the same
 masks with a probability of at most 1 / SLOTS, so their errors' correlation is at most that, and the mean of
-many requests errs at most sqrt(USES) times as much as with masks of their own.
+many requests errs at most sqrt(USES) times as much as with masks of their own. Requests that are computed
+together take theirs from different slots, and never have the same.
 """
 
 from __future__ import annotations
@@ -56,7 +57,13 @@ class MaskBank:
 
     def unseeded(self, kind: Hashable, draw: Callable[[int], S]) -> S:
         """Masks that few other requests have."""
-        return self._get((self._slots.randrange(-SLOTS, 0), kind), lambda: draw(fresh_seed()), USES)
+        return self.unseeded_apart(kind, draw, 1)[0]
+
+    def unseeded_apart(self, kind: Hashable, draw: Callable[[int], S], requests: int) -> list[S]:
+        """Such masks for each of several requests, none with another's; new ones beyond `SLOTS`."""
+        slots = self._slots.sample(range(-SLOTS, 0), min(requests, SLOTS))
+        kept = [self._get((slot, kind), lambda: draw(fresh_seed()), USES) for slot in slots]
+        return kept + [draw(fresh_seed()) for _ in range(requests - SLOTS)]
 
     def trim(self) -> None:
         """Keep to the limit: sets grow when they are used, by the weights that are gathered for them."""

@@ -50,8 +50,9 @@ class BlockMasks:
 
     Parameters
     ----------
-    marks : sequence of ndarray of bool, [passes, units]
-        The units dropped, a site each; that of the tail may have several draws a pass.
+    marks : sequence of ndarray of bool [passes, units], or None
+        The units dropped, a site each; that of the tail may have several draws a pass. None: as `negative`
+        tells, which is all that their product asks for.
     strata : Strata
         What these passes fall into.
     draws : int
@@ -65,7 +66,7 @@ class BlockMasks:
     def __init__(
         self,
         sites: Sequence[Site],
-        marks: Sequence[NDArray[np.bool_]],
+        marks: Sequence[NDArray[np.bool_] | None],
         strata: Strata,
         draws: int,
         places: Places,
@@ -92,10 +93,11 @@ class BlockMasks:
     @property
     def nbytes(self) -> int:
         """What this takes in memory."""
-        units = sum(chosen.index.nbytes + chosen.valid.nbytes for chosen in list(self._chosen.values()))
+        units = sum(chosen.index.nbytes + chosen.padded.nbytes for chosen in list(self._chosen.values()))
         groups = sum(group.nbytes for parts in list(self._grouped.values()) for group in parts)
         tensors = sum(tensor.nbytes for tensor in list(self._once.values()))
-        return units + groups + tensors + sum(marks.nbytes for marks in self._marks)
+        marks = sum(marks.nbytes for marks in (*self._marks, self.negative) if marks is not None)
+        return units + groups + tensors + marks
 
     def scaled(self, site: int) -> Tensor:
         """0, or 1/(1-p), as a value: [units, passes, 1]."""
@@ -103,7 +105,9 @@ class BlockMasks:
 
     def binary(self, site: int) -> Tensor:
         """0 or 1, [passes, units]."""
-        return self.once(f"binary {site}", lambda: torch.from_numpy((~self._marks[site]).astype(np.float32)))
+        return self.once(
+            f"binary {site}", lambda: torch.from_numpy((~self._dropped(site)).astype(np.float32))
+        )
 
     def kept(self, site: int) -> Units:
         """The kept units of each pass."""
@@ -125,29 +129,40 @@ class BlockMasks:
         if site not in self._grouped:
             order = np.arange(self.passes)
             if size == 1:
-                order = np.argsort(self._marks[site].sum(axis=1), kind="stable")
+                order = np.argsort(self._dropped(site).sum(axis=1), kind="stable")
             split = np.array_split(order.reshape(count, size), max(1, self.passes // GROUP))
             self._grouped[site] = [
                 self._subset(part.reshape(-1), ((size, len(part)),)) for part in split if len(part)
             ]
         return self._grouped[site]
 
+    def _dropped(self, site: int) -> NDArray[np.bool_]:
+        """The units that the passes drop, [passes, units], or [passes * draws, units] of the tail."""
+        marks = self._marks[site]
+        if marks is None:
+            assert self.negative is not None
+            return orthogonal.dropped(self.negative, self.draws)
+        return marks
+
     def _units(self, which: str, site: int) -> Units:
         if (which, site) not in self._chosen:
-            marks = self._marks[site]
+            marks = self._dropped(site)
             self._chosen[which, site] = chosen_units(marks if which == "lost" else ~marks)
         return self._chosen[which, site]
 
     def _subset(self, passes: NDArray[np.intp], strata: Strata) -> BlockMasks:
         every_draw = (passes[:, None] * self.draws + np.arange(self.draws)).reshape(-1)
-        marks = [marks[passes if len(marks) == self.passes else every_draw] for marks in self._marks]
+        marks = [
+            None if marks is None else marks[passes if len(marks) == self.passes else every_draw]
+            for marks in self._marks
+        ]
         first = self.places.start if isinstance(self.places, slice) else 0
         negative = None if self.negative is None else self.negative[passes]
         return BlockMasks(self._sites, marks, strata, self.draws, first + passes, negative)
 
     def _scaled(self, site: int) -> Tensor:
         scale = np.float32(1.0 / (1.0 - self._sites[site].rate))
-        return torch.from_numpy(np.where(self._marks[site].T, np.float32(0.0), scale)).unsqueeze(2)
+        return torch.from_numpy(np.where(self._dropped(site).T, np.float32(0.0), scale)).unsqueeze(2)
 
 
 class RequestMasks(tuple[BlockMasks, ...]):
@@ -205,12 +220,12 @@ def quick_masks(
     random = np.random.Generator(np.random.SFC64(seed))
     for block in parts:
         passes = count_passes(block.groups)
-        marks = []
+        marks: list[NDArray[np.bool_] | None] = []
         negative = None
         for number, site in enumerate(sites):
             if number == tail and orthogonal_draws:
                 negative = random.random((passes, site.units), np.float32) < 0.5
-                marks.append(orthogonal.dropped(negative, draws))
+                marks.append(None)
                 continue
             groups = ((draws, passes),) if number == tail and draws > 1 else block.groups
             strata = [kept(random, site, size, count).swapaxes(0, 1) for size, count in groups]

@@ -175,10 +175,8 @@ class Engine:
     def passes(self, features: FloatArray, masks: Sequence[FloatArray]) -> list[FloatArray]:
         """The outputs, each [passes, rows, outputs], for masks given: one [passes, units] for each site."""
         with torch.inference_mode():
-            given = GivenMasks(masks)
-            outputs = self._runner.run(
-                self._inputs.by_units(features), given, thinned=False, integrate=False
-            ).outputs
+            given, boundary = GivenMasks(masks), self._inputs.by_units(features)
+            outputs = self._runner.run(boundary, given, thinned=False, integrate=False).outputs
             return [value.expand(-1, given.passes, -1).permute(1, 2, 0).numpy() for value in outputs]
 
     def _run(self, features: FloatArray, options: MonteCarloOptions, thinned: bool) -> Prediction:
@@ -204,13 +202,14 @@ class Engine:
         self, estimate: Estimate, features: FloatArray, options: MonteCarloOptions, thinned: bool
     ) -> None:
         boundary = self._inputs.by_units(features)
+        integrate = self.plan.integrates(options)
         if thinned:
-            boundary = self._runner.prepare(boundary)
+            boundary = self._runner.prepare(boundary, strata(options.passes, options.masks), integrate)
         parts = [
             Part.of(boundary, start, stop)
             for start, stop in self._workspace.chunks(len(features), options, thinned)
         ]
-        site = self.plan.sorting_site(self.plan.integrates(options))
+        site = self.plan.sorting_site(integrate)
         for masks in self._masks(options, thinned):
             groups = masks.groups(site) if thinned else [masks]
             for part in parts:
@@ -252,9 +251,9 @@ class Engine:
         thinned: bool,
     ) -> None:
         """Compute passes for some rows, and add them to what is known of these."""
-        integrate = self.plan.integrates(options)
+        how = {"integrate": self.plan.integrates(options), "seeded": options.seed is not None}
         for masks in groups:
-            passes = self._runner.run(part.boundary, masks, thinned=thinned, integrate=integrate)
+            passes = self._runner.run(part.boundary, masks, thinned=thinned, **how)
             samples, *noise = (part.chosen(value, masks.passes) for value in passes.outputs)
             if self._classifier and len(samples) == 1:
                 samples = torch.cat([1.0 - samples, samples])

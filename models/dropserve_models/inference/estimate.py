@@ -30,9 +30,9 @@ from torch import Tensor
 
 from dropserve_models.inference.masks import Strata, count_passes
 from dropserve_models.inference.pointwise import total_
+from dropserve_models.inference.totals import Wide, added_, entropy_of
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
 
-Wide: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = slice | NDArray[np.intp]
 
 _TINY = np.finfo(np.float32).tiny
@@ -141,21 +141,24 @@ class Estimate:
         if self._entropy is not None:
             entropies = self._entropies(samples) if entropy is None else entropy[0]
             self._entropy[rows] += self._sum(entropies, 0).numpy()
-        shift = torch.from_numpy(self._shift)[:, rows]
-        powers = _powers(samples, shift, within)
+        deviations = samples - torch.from_numpy(self._shift)[:, rows][:, None]
+        squares = deviations * deviations
+        if within is not None:
+            squares += within
+        outputs, _, width = samples.shape
         for size, strata in groups:
             n = size * draws
-            part = powers[:, :, start : start + n * strata].view(2, len(self._shift), strata, n, -1)
-            # Within a stratum float32 is enough, but the fourth powers below would leave its range.
-            sums = self._sum(part, 3)
-            terms = sums.new_empty((5, *sums.shape[1:]), dtype=torch.float64)
-            terms[:2] = sums
-            torch.mul(terms[0], terms[:2], out=terms[2:4])
-            torch.mul(terms[1], terms[1], out=terms[4])
-            totals = self._sum(terms, 2)
+            terms = np.empty((5, outputs, strata, width))
+            for power, values in enumerate((deviations, squares)):
+                part = values[:, start : start + n * strata].view(outputs, strata, n, width)
+                # Within a stratum float32 is enough, but the fourth powers below would leave its range.
+                terms[power] = self._sum(part, 2).numpy()
+            np.multiply(terms[0], terms[:2], out=terms[2:4])
+            np.multiply(terms[1], terms[1], out=terms[4])
+            totals = added_(terms, 2)
             if n > 1:
                 totals[2:] /= n
-            self._powers[:, :, rows] += totals.numpy()
+            self._powers[:, :, rows] += totals
             self._strata[rows] += strata
             start += n * strata
         if noise is not None and self._noise is not None:
@@ -189,16 +192,17 @@ class Estimate:
         n, strata = self._draws[rows].astype(np.float64), self._strata[rows]
         s, q, ss, sq, qq = self._powers[:, :, rows]
         mean = s / n
-        squared = mean * mean
-        variance = np.maximum(q / n - squared, 0.0)
+        squared = mean * s
+        variance = np.maximum((q - squared) / n, 0.0)
         shifted = self._shift[:, rows] + mean
         if strata.min() < 2:
             return Moments(shifted, variance, None, None)
-        of_mean = np.maximum(ss - s * mean, 0.0) / ((strata - 1) * n)
-        # sum_b n_b (u_b - u)^2, with n_b u_b = q_b - 2 mean s_b + n_b mean^2, expanded.
-        u = q - mean * s
-        spread = qq - 4.0 * mean * sq + squared * (4.0 * ss + 2.0 * q - 3.0 * n * squared) - u * u / n
-        of_variance = np.maximum(spread, 0.0) / ((strata - 1) * n)
+        freedom = (strata - 1) * n
+        of_mean = np.maximum(ss - squared, 0.0) / freedom
+        # sum_b n_b (u_b - u)^2; as a constant in u changes nothing, with n_b u_b = q_b - 2 mean s_b.
+        u = q - 2.0 * squared
+        spread = qq - 4.0 * mean * (sq - mean * ss) - u * u / n
+        of_variance = np.maximum(spread, 0.0) / freedom
         return Moments(shifted, variance + of_mean, of_mean, of_variance)
 
     def converged(self, rows: Rows) -> NDArray[np.bool_]:
@@ -254,27 +258,6 @@ class Estimate:
             samples=samples,
             noise_samples=None if self._noise_samples is None else _by_passes(self._noise_samples),
         )
-
-
-def _powers(samples: Tensor, shift: Tensor, within: Tensor | None) -> Tensor:
-    """Shifted samples and their squares, [2, outputs, draws, rows], laid out in memory as the samples are."""
-    outputs, draws, rows = samples.shape
-    if samples.stride(0) < samples.stride(1):
-        powers = samples.new_empty((2, draws, outputs, rows)).transpose(1, 2)
-    else:
-        powers = samples.new_empty((2, outputs, draws, rows))
-    torch.sub(samples, shift[:, None], out=powers[0])
-    torch.mul(powers[0], powers[0], out=powers[1])
-    if within is not None:
-        powers[1] += within
-    return powers
-
-
-def entropy_of(probabilities: Wide) -> Wide:
-    """Of probabilities [outputs, rows], in nats; 0 log 0 is 0, and what rounding leaves above 1 is 1."""
-    clamped = torch.from_numpy(probabilities).clamp(float(_TINY), 1.0)
-    total: Wide = total_(torch.log(clamped).mul_(clamped)).neg_().numpy()
-    return total
 
 
 def _array(x: NDArray[Any]) -> FloatArray:

@@ -21,6 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dropserve_models.inference.orthogonal import group_count
 from dropserve_models.inference.program import (
     Concat,
     Drop,
@@ -83,6 +84,8 @@ class Plan:
         Whether anything before the tail is stochastic.
     tail_rate : float
         The drop rate of the last Dropout.
+    tail_units : int
+        That it masks.
     tail_weights : int
         Of the linear layers that read the last Dropout alone.
     closed : bool
@@ -96,6 +99,7 @@ class Plan:
     draws: int
     body: bool
     tail_rate: float
+    tail_units: int
     tail_weights: int
     closed: bool
 
@@ -109,8 +113,9 @@ class Plan:
 
     def orthogonal_draws(self, options: MonteCarloOptions) -> bool:
         """Whether the draws of a pass had better share their products, where thinning; see `orthogonal`."""
-        enough = self.draws_a_pass(options) == ORTHOGONAL_DRAWS and self.tail_weights >= ORTHOGONAL_WEIGHTS
-        return enough and self.tail_rate == 0.5
+        draws = self.draws_a_pass(options)
+        enough = draws == ORTHOGONAL_DRAWS and self.tail_weights >= ORTHOGONAL_WEIGHTS
+        return enough and self.tail_rate == 0.5 and group_count(self.tail_units, draws) > 0
 
     def _draws_a_pass(self, options: MonteCarloOptions) -> int:
         passes = min(options.passes, ADAPTIVE_PASSES) if options.adaptive else options.passes
@@ -155,6 +160,7 @@ def make_plan(program: Program) -> Plan:
         draws,
         body=bool(stochastic & {last.x, *downstream}),
         tail_rate=program.sites[last.site].rate,
+        tail_units=program.sites[last.site].units,
         tail_weights=_multiplications(program, {name for name, drop in fused.items() if drop is last}),
         closed=affine is not None and len(program.outputs) == 1,
     )

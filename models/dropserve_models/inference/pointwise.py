@@ -12,8 +12,6 @@ import math
 import torch
 from torch import Tensor
 
-_LOWEST = torch.finfo(torch.float32).min
-
 
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
@@ -53,14 +51,19 @@ def softmax(x: Tensor) -> Tensor:
     return exponentials.div_(total(exponentials))
 
 
-def softmax_with_entropy(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, and the entropies in nats, [1, ...]: log sum exp x - sum p x takes no logarithm of each p."""
+def softmax_with_entropy(x: Tensor, *, seeded: bool = True) -> tuple[Tensor, Tensor]:
+    """The same, and the entropies in nats, [1, ...]: log sum exp x - sum p x takes no logarithm of each p.
+
+    `seeded`: a row's bits must be the same wherever it lies. Otherwise torch may add up as is quickest.
+    """
     shifted = x - x.amax(0)
     exponentials = torch.exp(shifted)
-    norm = total(exponentials).clone()
+    norm = total(exponentials) if seeded else exponentials.sum(0)
     probabilities = exponentials.div_(norm)
-    mean = total_(shifted.clamp_min_(_LOWEST).mul_(probabilities))  # 0 times infinity is 0 here
-    return probabilities, norm.log_().sub_(mean).unsqueeze(0)
+    products = shifted.mul_(probabilities)
+    mean = total_(products) if seeded else products.sum(0)
+    # What is minus infinity lies 1e31 and more below: p is 0 there, and 0 or a tie's everywhere else.
+    return probabilities, norm.log_().sub_(mean.nan_to_num_(0.0)).unsqueeze(0)
 
 
 def log_softmax(x: Tensor) -> Tensor:
@@ -70,10 +73,13 @@ def log_softmax(x: Tensor) -> Tensor:
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum over the first dimension, by adding halves; `sum` picks its order by the tensor's shape."""
+    """The sum over the first dimension, by adding halves; `sum` picks its order by the tensor's shape.
+
+    A tensor of its own.
+    """
     size = x.shape[0]
     if size == 1:
-        return x[0]
+        return x[0].clone()
     half = size // 2
     left = x[: size - half].clone()
     left[:half].add_(x[size - half :])

@@ -15,13 +15,15 @@ In both, every step treats each row on its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dropserve_models.inference import operators, orthogonal, pointwise
 from dropserve_models.inference.blocks import BlockMasks
+from dropserve_models.inference.complement import drops_each, subtract, without_dropout
+from dropserve_models.inference.masks import Strata
+from dropserve_models.inference.passes import Passes
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import Drop, Elementwise, Linear, Program, Softmax, arguments
 from dropserve_models.inference.schedule import read_once, schedule
@@ -30,25 +32,6 @@ from dropserve_models.inference.subnetworks import Layer, Units, take
 
 GATHER_RATE = 0.3
 """From this drop rate on, leaving stochastic inputs out of a product saves more than gathering them costs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Passes:
-    """What a block of passes computed.
-
-    Attributes
-    ----------
-    outputs : list of Tensor [outputs, draws or passes or 1, rows]
-        The program's outputs; the first one, where `within` is set, averaged over the tail's masks.
-    within : Tensor [outputs, passes or 1, rows] or None
-        The variance of the first output over the tail's masks, given the masks before.
-    entropy : Tensor [1, draws or passes or 1, rows] or None
-        Of the first output, in nats, where it is a softmax.
-    """
-
-    outputs: list[Tensor]
-    within: Tensor | None = None
-    entropy: Tensor | None = None
 
 
 class Runner:
@@ -97,7 +80,13 @@ class Runner:
             self._offset = torch.from_numpy(plan.affine.offset).float().reshape(-1, 1, 1)
 
     def run(
-        self, boundary: Mapping[str, Tensor], masks: BlockMasks, *, thinned: bool, integrate: bool
+        self,
+        boundary: Mapping[str, Tensor],
+        masks: BlockMasks,
+        *,
+        thinned: bool,
+        integrate: bool,
+        seeded: bool = True,
     ) -> Passes:
         """Compute a block.
 
@@ -108,6 +97,8 @@ class Runner:
             Whether to thin; a matter of speed, and of the last bits.
         integrate : bool
             Whether the last dropout is integrated; then its units are all needed.
+        seeded : bool
+            Whether a row's bits must be the same wherever it lies.
         """
         closed = integrate and self.plan.affine is not None
         values = dict(boundary)
@@ -117,11 +108,11 @@ class Runner:
             if isinstance(step, Drop):
                 values[step.out] = self._drop(step, values[step.x], masks, thinned)
             elif isinstance(step, Linear) and thinned:
-                values[step.out] = self._thin(step, values, masks, integrate)
+                values[step.out] = self._thin(step, values, masks, integrate, seeded)
             elif isinstance(step, Elementwise):
                 values[step.out] = self._elementwise(number, step, values, masks, thinned, integrate)
             elif isinstance(step, Softmax) and not step.log and step.out == self.program.outputs[0]:
-                values[step.out], entropy = pointwise.softmax_with_entropy(values[step.x])
+                values[step.out], entropy = pointwise.softmax_with_entropy(values[step.x], seeded=seeded)
             else:
                 args = _aligned([values[name] for name in arguments(step)])
                 values[step.out] = self._operations[number](*args)
@@ -136,11 +127,18 @@ class Runner:
         within = self._product(self._within, squares)[: self._predictions]
         return Passes([mean, *(values[name] for name in self.program.outputs[1:])], within)
 
-    def prepare(self, boundary: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The boundary [units, 1, rows], and what thinned linear layers that read it give without dropout."""
+    def prepare(self, boundary: dict[str, Tensor], groups: Strata, integrate: bool) -> dict[str, Tensor]:
+        """The boundary [units, 1, rows], and what thinned linear layers that read it give without dropout.
+
+        Where the masks of the strata `groups` don't tell that; see `complement`.
+        """
         values = dict(boundary)
         for name, drop in self.plan.fused.items():
-            if drop.x in boundary:
+            packed = self._packed(name, integrate) is not None
+            rate = self.program.sites[drop.site].rate
+            if self._subtracts(drop, integrate) and (
+                packed or not all(drops_each(rate, n) for n, _ in groups)
+            ):
                 layer = self._layers[name]
                 full = torch.mm(operators.padded(layer.weight), boundary[drop.x][:, 0])[: len(layer.weight)]
                 values[_full(name)] = (
@@ -160,10 +158,18 @@ class Runner:
 
     def _packing(self, name: str, masks: BlockMasks, integrate: bool) -> Units | None:
         """The kept units that a value is reduced to when thinning, or None where it holds all."""
+        site = self._packed(name, integrate)
+        return None if site is None else masks.kept(site)
+
+    def _packed(self, name: str, integrate: bool) -> int | None:
+        """The site whose kept units are all there is of a value when thinning."""
         site = self.plan.packed.get(name)
-        if site is None or (integrate and site == self.plan.tail):
-            return None
-        return masks.kept(site)
+        return None if integrate and site == self.plan.tail else site
+
+    def _subtracts(self, drop: Drop, integrate: bool) -> bool:
+        """Whether the layer after a Dropout subtracts what few units are dropped from its result without."""
+        sampled = not (integrate and drop.site == self.plan.tail)
+        return sampled and drop.x in self.program.boundary and self.program.sites[drop.site].rate <= 0.5
 
     def make_weights(self, masks: BlockMasks, name: str, *, integrate: bool) -> Tensor:
         """The weights that thinning leaves of a layer that follows a Dropout, made once.
@@ -180,14 +186,15 @@ class Runner:
 
     def _inputs(self, drop: Drop, masks: BlockMasks, integrate: bool) -> Units | None:
         """The inputs that a layer after a Dropout multiplies; None: all of them, with weights of 0."""
-        rate = self.program.sites[drop.site].rate
         if drop.x in self.program.boundary:
-            # Its result without dropout is known, so what few units are dropped can be subtracted from it.
-            return masks.lost(drop.site) if rate <= 0.5 else masks.kept(drop.site)
+            return masks.lost(drop.site) if self._subtracts(drop, integrate) else masks.kept(drop.site)
+        rate = self.program.sites[drop.site].rate
         packed = self._packing(drop.x, masks, integrate)
         return masks.kept(drop.site) if packed is None and rate >= GATHER_RATE else packed
 
-    def _thin(self, step: Linear, values: Mapping[str, Tensor], masks: BlockMasks, integrate: bool) -> Tensor:
+    def _thin(
+        self, step: Linear, values: Mapping[str, Tensor], masks: BlockMasks, integrate: bool, seeded: bool
+    ) -> Tensor:
         layer = self._layers[step.out]
         outputs = self._packing(step.out, masks, integrate)
         drop = self.plan.fused.get(step.out)
@@ -206,14 +213,18 @@ class Runner:
         inputs = self._inputs(drop, masks, integrate)
         if inputs is not None and self._packing(drop.x, masks, integrate) is None:
             batch = self._gather(batch, inputs)
-        if drop.x in self.program.boundary and self.program.sites[drop.site].rate <= 0.5:
-            full = values[_full(step.out)].permute(1, 0, 2)
-            if outputs is None:
-                full = full.expand(masks.passes, -1, -1)
-                result = torch.baddbmm(full, weights, batch, alpha=-1.0, out=self._empty(*full.shape))
-                return result.permute(1, 0, 2)
-            return self._gather(full, outputs).baddbmm_(weights, batch, alpha=-1.0).permute(1, 0, 2)
-        return self._product_of_passes(weights, batch, layer.biases(outputs))
+        if not self._subtracts(drop, integrate):
+            return self._product_of_passes(weights, batch, layer.biases(outputs))
+        lost = self._bmm(weights, batch)
+        if (known := values.get(_full(step.out))) is not None:
+            full = known.permute(1, 0, 2)
+            full = full if outputs is None else self._gather(full, outputs)
+        else:
+            size = masks.strata[0][0]
+            drops = drops_each(self.program.sites[drop.site].rate, size)
+            bias = layer.biases(None)
+            full = without_dropout(lost, size, drops, bias, seeded=seeded, empty=self._empty)
+        return subtract(full, lost).permute(1, 0, 2)
 
     def _tail_draws(self, weights: Tensor, batch: Tensor, masks: BlockMasks, biases: Tensor | None) -> Tensor:
         """The tail's layer for every draw: those of a pass meet the same activations, so one product does."""

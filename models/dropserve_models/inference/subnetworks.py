@@ -24,23 +24,22 @@ class Units:
     ----------
     index : Tensor of int64 [passes, width]
         Padding repeats a unit of the layer, so that it holds a value like any other...
-    valid : Tensor of float32 [passes, width]
-        ...and the 0 here keeps it out of the next layer's sums; 1 elsewhere.
+    padded : Tensor of int64 [passes, width]
+        ...and is one beyond the last unit here, where weights are 0, to keep it out of the next layer's sums.
     """
 
     index: Tensor
-    valid: Tensor
+    padded: Tensor
 
 
 def chosen_units(chosen: NDArray[np.bool_]) -> Units:
     """The units marked in `chosen` [passes, units]."""
     units = chosen.shape[1]
-    counts = chosen.sum(axis=1)
+    counts = np.count_nonzero(chosen, axis=1)
     width = min(units, -(-max(int(counts.max()), 1) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
-    # A stable sort of the flags puts chosen units first, in order; what follows is the padding.
-    index = np.argsort(~chosen, axis=1, kind="stable")[:, :width]
-    valid = (np.arange(width) < counts[:, None]).astype(np.float32)
-    return Units(torch.from_numpy(np.ascontiguousarray(index)), torch.from_numpy(valid))
+    padded = np.full((len(chosen), width), units)
+    padded[np.arange(width) < counts[:, None]] = np.flatnonzero(chosen) % units  # pass by pass
+    return Units(torch.from_numpy(np.minimum(padded, units - 1)), torch.from_numpy(padded))
 
 
 class Layer:
@@ -49,7 +48,8 @@ class Layer:
     def __init__(self, step: Linear, rate: float) -> None:
         """`rate` is that of the Dropout before the layer; 0 without one."""
         self.weight = torch.from_numpy(step.weight * np.float32(1.0 / (1.0 - rate)))  # [out, in]
-        self._transposed = self.weight.t().contiguous()
+        weight = self.weight.t()
+        self._transposed = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])  # see `Units.padded`
         self.bias = None if step.bias is None else torch.from_numpy(step.bias.copy())
 
     def weights(
@@ -60,8 +60,7 @@ class Layer:
         `inputs` are the units that count, or a mask of 0 and 1 [passes, in] that leaves the others in place.
         """
         if isinstance(inputs, Units) and outputs is None:
-            gathered = take(self._transposed, inputs.index, empty)
-            return gathered.mul_(inputs.valid[:, :, None]).transpose(1, 2)
+            return take(self._transposed, inputs.padded, empty).transpose(1, 2)
         if outputs is None:
             if isinstance(inputs, Tensor):
                 return torch.mul(self.weight, inputs[:, None, :], out=empty(len(inputs), *self.weight.shape))
@@ -69,7 +68,8 @@ class Layer:
         weight = take(self.weight, outputs.index, empty)
         if isinstance(inputs, Units):
             index = inputs.index[:, None, :].expand(-1, weight.shape[1], -1)
-            return torch.gather(weight, 2, index, out=empty(*index.shape)).mul_(inputs.valid[:, None, :])
+            counts = inputs.padded < self.weight.shape[1]
+            return torch.gather(weight, 2, index, out=empty(*index.shape)).mul_(counts[:, None, :])
         return weight if inputs is None else weight.mul_(inputs[:, None, :])
 
     def biases(self, outputs: Units | None) -> Tensor | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Self
 
 import numpy as np
 
@@ -59,6 +60,22 @@ class HeldOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model says of rows that it has not learned from, without Monte Carlo and, if it can, with."""
+
+    rows: Rows
+    single: Prediction
+    several: Prediction | None
+
+    @classmethod
+    def of(cls, table: Table, part: HeldOut) -> Self:
+        """Open the pipeline's model, and ask it. Raises what `HeldOut.answers` raises."""
+        model = opened(part.pipeline)
+        several = part.answers(model, table, MONTE_CARLO) if has_dropout(part.pipeline) else None
+        return cls(part.rows, part.answers(model, table), several)
+
+
+@dataclass(frozen=True, slots=True)
 class Tuning:
     """What was fitted; None where nothing was.
 
@@ -87,14 +104,42 @@ class Tuning:
             pipeline = replace(pipeline, noise_scale=np.array(self.noise_scale, np.float32))
         return pipeline
 
+    def apply_to(self, part: HeldOut) -> HeldOut:
+        """The part with temperature and noise scale in its pipeline."""
+        return replace(part, pipeline=self.apply(part.pipeline))
 
-def tune(table: Table, goal: Goal, parts: Sequence[HeldOut]) -> Tuning:
+    def scale(self, prediction: Prediction) -> Prediction:
+        """What the pipeline with the noise scale in it says where it said this without."""
+        if self.noise_scale is None:
+            return prediction
+        assert prediction.aleatoric_variance is not None
+        noise = prediction.aleatoric_variance * np.array(self.noise_scale, np.float32)
+        return replace(prediction, aleatoric_variance=noise)
+
+
+def tune(table: Table, goal: Goal, parts: Sequence[HeldOut]) -> tuple[Tuning, list[Answers]]:
     """Fit temperature or noise to all parts together, to the mean log-likelihood of both modes.
 
     One factor serves both, and what is best for the one alone may harm the other: averaged over passes,
     probabilities are less sure than those of a single one.
+
+    Returns
+    -------
+    Tuning
+    list of Answers
+        Of the parts with it.
     """
-    return _temperature(table, goal, parts) if goal.is_classification else _noise(table, goal, parts)
+    if goal.is_classification:
+        tuning = _temperature(table, goal, parts)
+        return tuning, [Answers.of(table, tuning.apply_to(part)) for part in parts]
+    answers = [Answers.of(table, part) for part in parts]
+    tuning = _noise(goal, answers)
+    return tuning, [
+        Answers(
+            one.rows, tuning.scale(one.single), None if one.several is None else tuning.scale(one.several)
+        )
+        for one in answers
+    ]
 
 
 def has_dropout(pipeline: Pipeline) -> bool:
@@ -147,15 +192,10 @@ def _logits(probabilities: Sequence[Floats]) -> Floats:
     return logits
 
 
-def _noise(table: Table, goal: Goal, parts: Sequence[HeldOut]) -> Tuning:
-    single, several = [], []
-    for part in parts:
-        model = opened(part.pipeline)
-        single.append(part.answers(model, table))
-        if has_dropout(part.pipeline):
-            several.append(part.answers(model, table, MONTE_CARLO))
+def _noise(goal: Goal, parts: Sequence[Answers]) -> Tuning:
     truth = np.concatenate([goal.values[part.rows] for part in parts]).astype(np.float64)
-    answers = {"deterministic": concatenate(single)}
+    answers = {"deterministic": concatenate([part.single for part in parts])}
+    several = [part.several for part in parts if part.several is not None]
     if several:
         answers["monte_carlo"] = concatenate(several)
     predicted = answers["deterministic"].aleatoric_variance is not None

@@ -150,8 +150,9 @@ class MonteCarlo(_message.Message):
     """
     seed: _builtins.int
     """Fixes the masks: the same request to the same model version on the same machine and library
-    versions gets the same bytes, whatever else the server is doing. Without it every request draws
-    masks of its own.
+    versions gets the same bytes, whatever else the server is doing. Without it masks are drawn at
+    random: two requests have the same ones with a probability of at most 1/64, and requests that are
+    computed together never do.
     """
     return_samples: _builtins.bool
     """Whether to return every pass's output: PredictResponse.samples."""

@@ -57,6 +57,17 @@ def test_two_requests_rarely_share_their_masks() -> None:
     assert same / len(kept) < 2.0 / SLOTS
 
 
+def test_requests_computed_together_never_share_their_masks() -> None:
+    bank = MaskBank(10**9)
+    kept: list[RequestMasks] = []  # ids stay unique while the sets live
+    for requests in (1, 2, SLOTS, SLOTS + 6):
+        for _ in range(3):
+            together = bank.unseeded_apart("kind", masks, requests)
+            assert len({id(one) for one in together}) == len(together) == requests
+            kept += together
+    assert len({id(one) for one in kept}) < len(kept), "sets are used again by others"
+
+
 def test_the_least_recently_used_sets_go_when_the_bank_is_full() -> None:
     bank = MaskBank(5_000)  # five sets of 1000 bytes
     first = bank.seeded(0, "kind", masks)

@@ -74,19 +74,6 @@ def test_linear_network_with_input_dropout(rate: float, masks: Masks) -> None:
     np.testing.assert_array_less(np.abs(prediction.variance - variance), 4.5 * spread + 1e-5 * variance.max())
 
 
-@pytest.mark.parametrize("passes", [1, 2, 10])
-def test_one_hidden_layer_without_input_dropout_stays_within_its_sampling_error(passes: int) -> None:
-    """Mean and variance are closed-form given the hidden layer, which is deterministic here."""
-    network = mlp([5, 40, 2], [0.0, 0.4], seed=4)
-    x = np.random.default_rng(5).normal(size=(4, 5)).astype(np.float32)
-    hidden = np.maximum(x.astype(np.float64) @ network.weights[0] + network.biases[0], 0.0)
-    mean = hidden @ network.weights[1].astype(np.float64) + network.biases[1]
-    variance = 0.4 / 0.6 * hidden**2 @ network.weights[1].astype(np.float64) ** 2
-    prediction = model_of(network.onnx()).predict(x, passes=passes, seed=6)
-    assert prediction.passes <= passes
-    np.testing.assert_array_less(np.abs(prediction.mean - mean), 4.5 * np.sqrt(variance / passes))
-
-
 @pytest.mark.parametrize("masks", ["independent", "stratified"])
 def test_rates_of_zero_are_no_dropout(masks: Masks) -> None:
     """A node of rate 0 is the identity; beside one that is not, it changes nothing."""

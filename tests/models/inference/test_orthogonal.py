@@ -19,15 +19,22 @@ from support.onnx_models import Array, mlp
 DRAWS = [4, 8, 16]
 
 
-@pytest.mark.parametrize("draws", DRAWS)
-def test_every_draw_has_all_masks_equally_often(draws: int) -> None:
-    signs = np.array(list(product((False, True), repeat=5)))
-    for draw in orthogonal.dropped(signs, draws).reshape(32, draws, 5).swapaxes(0, 1):
-        assert len(np.unique(draw, axis=0)) == 32
+@pytest.mark.parametrize(
+    ("units", "draws", "groups"), [(3, 4, 3), (256, 8, 8), (100, 8, 10), (11, 8, 11), (17, 8, 0)]
+)
+def test_units_are_dealt_into_equal_groups(units: int, draws: int, groups: int) -> None:
+    assert orthogonal.group_count(units, draws) == groups
+
+
+@pytest.mark.parametrize(("units", "draws"), [(5, 4), (10, 8), (8, 8)])
+def test_every_draw_has_all_masks_equally_often(units: int, draws: int) -> None:
+    signs = np.array(list(product((False, True), repeat=units)))
+    for draw in orthogonal.dropped(signs, draws).reshape(len(signs), draws, units).swapaxes(0, 1):
+        assert len(np.unique(draw, axis=0)) == len(signs)
 
 
 @pytest.mark.parametrize("draws", DRAWS)
-def test_half_of_the_draws_drop_a_unit_and_a_quarter_two_of_different_groups(draws: int) -> None:
+def test_half_of_the_draws_drop_a_unit_and_a_quarter_two_of_different_columns(draws: int) -> None:
     signs = np.random.default_rng(0).random((3, draws - 1)) < 0.5
     dropped = orthogonal.dropped(signs, draws).reshape(3, draws, -1).astype(int)
     together = dropped.swapaxes(1, 2) @ dropped
@@ -35,7 +42,7 @@ def test_half_of_the_draws_drop_a_unit_and_a_quarter_two_of_different_groups(dra
     np.testing.assert_array_equal(together, np.broadcast_to(expected, together.shape))
 
 
-@pytest.mark.parametrize("units", [3, 7, 50])
+@pytest.mark.parametrize("units", [30, 60, 210])
 @pytest.mark.parametrize("common", [False, True], ids=["activations a pass", "common activations"])
 @pytest.mark.parametrize("draws", DRAWS)
 def test_shared_products_are_those_of_the_masks(draws: int, common: bool, units: int) -> None:
@@ -68,7 +75,7 @@ def test_large_requests_without_a_seed_are_unbiased(monkeypatch: pytest.MonkeyPa
         return compute(*args)
 
     monkeypatch.setattr(orthogonal, "product", counted)
-    network = mlp([3, 40, 4, 3], [0.25, 0.0, 0.5], last="Softmax", seed=4)
+    network = mlp([3, 40, 8, 3], [0.25, 0.0, 0.5], last="Softmax", seed=4)
     rows: Array = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
     engine = engine_of(network.onnx())
     answers = [engine.run(rows, MonteCarloOptions(10)) for _ in range(600)]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from functools import cache
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +16,7 @@ from dropserve_models.model import Model
 from dropserve_models.prediction import MonteCarloOptions, Prediction
 from support.engines import Array, blueprint_of
 from support.onnx_models import constant, mlp, model, node
+from support.promise import differing
 
 ROWS = 70
 
@@ -82,23 +81,6 @@ def reference(name: str, options: MonteCarloOptions) -> Prediction:
     return loaded(name).run(features(name), options)
 
 
-def differing(part: Prediction, whole: Prediction, rows: list[int]) -> list[str]:
-    """The fields of `part` that are not, to the byte, the `rows` of `whole`."""
-    found = []
-    for field in fields(Prediction):
-        if field.name == "passes" and whole.row_passes is not None:
-            continue  # the most that any row took
-        ours, theirs = getattr(part, field.name), getattr(whole, field.name)
-        if isinstance(theirs, np.ndarray):
-            expected = theirs[:, rows] if field.name in ("samples", "quantiles") else theirs[rows]
-            same = ours is not None and ours.dtype == expected.dtype and ours.tobytes() == expected.tobytes()
-        else:
-            same = ours == theirs
-        if not same:
-            found.append(field.name)
-    return found
-
-
 @st.composite
 def requests(draw: st.DrawFn) -> MonteCarloOptions:
     detailed = draw(st.booleans())
@@ -121,20 +103,6 @@ some_rows = st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS)
 def test_same_bytes_for_any_rows_in_any_order(name: str, options: MonteCarloOptions, rows: list[int]) -> None:
     part = loaded(name).run(features(name)[rows], options)
     assert not differing(part, reference(name, options), rows)
-
-
-@pytest.mark.parametrize("threads", [2, 4])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_same_bytes_on_any_number_of_threads(name: str, threads: int) -> None:
-    for options in OPTIONS:
-        whole = reference(name, options)
-        for rows in ([0], list(range(5, 12)), list(range(ROWS))):
-            torch.set_num_threads(threads)
-            try:
-                part = loaded(name).run(features(name)[rows], options)
-            finally:
-                torch.set_num_threads(1)
-            assert not differing(part, whole, rows), f"{len(rows)} rows, {options}"
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["integrated", "stratified", "independent", "adaptive"])

@@ -54,6 +54,13 @@ def test_requests_do_not_share_their_masks(model: Model) -> None:
     assert abs(correlation) < 0.2  # four standard errors
 
 
+def test_requests_never_have_the_very_masks_of_another(model: Model) -> None:
+    row = requests(1)[0][:1]
+    for number in (2, 40, 80):
+        answers = model.run_together([row] * number, MonteCarloOptions(passes=20))
+        assert len({answer.mean.tobytes() for answer in answers}) == number
+
+
 def test_samples_and_quantiles_are_each_request_s_own(model: Model) -> None:
     asked = requests(3)
     options = MonteCarloOptions(passes=30, quantiles=(0.1, 0.9), return_samples=True)

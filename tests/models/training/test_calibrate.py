@@ -14,7 +14,15 @@ from dropserve_models.calibration import CalibrationRecord
 from dropserve_models.conformal import classification_scores, rank, regression_scores
 from dropserve_models.errors import ConfigError, DataError, ModelsError
 from dropserve_models.training.arrays import table_from_arrays
-from dropserve_models.training.calibrate import FEW_ROWS, HELD_OUT, MANY_ROWS, Calibrator, resolve
+from dropserve_models.training.calibrate import (
+    FEW_ROWS,
+    HELD_OUT,
+    MANY_ROWS,
+    SLOW_ROWS,
+    Calibrator,
+    folds_of,
+    resolve,
+)
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.job import Job, Outcome
 from dropserve_models.training.task import recognise
@@ -56,6 +64,10 @@ def test_auto_takes_folds_where_rows_are_few_and_a_part_where_they_are_many() ->
     assert resolve("auto", FEW_ROWS - 1) == "none"
     assert resolve("cv", 10**6) == "cv"
     assert resolve(0.3, 10) == 0.3
+
+
+def test_small_tables_have_more_folds_for_their_models_lack_the_rows() -> None:
+    assert [folds_of(rows) for rows in (3, 20, SLOW_ROWS - 1, SLOW_ROWS)] == [3, 20, 20, 10]
 
 
 def test_split_scores_are_those_of_the_published_model_on_rows_it_never_saw(tmp_path: Path) -> None:

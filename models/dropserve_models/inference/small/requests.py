@@ -74,9 +74,9 @@ class SmallRequests:
         return self._recipe(options).most
 
     def run(self, features: Sequence[FloatArray], options: MonteCarloOptions) -> list[Prediction]:
-        """Predict requests [rows, features], each with masks of its own; `options.seed` is not used."""
+        """Predict requests [rows, features], none with another's masks; `options.seed` is not used."""
         recipe = self._recipe(options)
-        masks = [self.bank.unseeded(recipe.kind, recipe.draw) for _ in features]
+        masks = self.bank.unseeded_apart(recipe.kind, recipe.draw, len(features))
         if len(features) == 1:
             return [self._run(features[0], masks, recipe, options)]
         rows = [len(part) for part in features]

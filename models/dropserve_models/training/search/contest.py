@@ -51,6 +51,7 @@ class Contest:
         self._on_progress = on_progress
         self._seconds_a_work = 0.0
         self._seconds_a_trial = 0.0  # of the last fleet
+        self._learned: tuple[int, Surrogate] | None = None
 
     def enter(self, configs: Iterable[TrainingConfig]) -> list[Trial]:
         """Add settings, to be tried."""
@@ -181,8 +182,12 @@ class Contest:
 
     def surrogate(self) -> Surrogate:
         """What all scores so far tell."""
-        tried = [trial for trial in self.trials[1:] if trial.scores or trial.diverged]
-        return Surrogate(self.space.coordinates([trial.config for trial in tried]), self._standing(tried))
+        known = sum(len(trial.scores) + trial.diverged for trial in self.trials)
+        if self._learned is None or self._learned[0] != known:
+            tried = [trial for trial in self.trials[1:] if trial.scores or trial.diverged]
+            coordinates = self.space.coordinates([trial.config for trial in tried])
+            self._learned = known, Surrogate(coordinates, self._standing(tried))
+        return self._learned[1]
 
     def profile(self, chosen: Trial, rates: Sequence[float]) -> list[tuple[float, float, float]]:
         """Drop rates of the hidden layers, the metric expected with them, else as chosen, and how surely."""

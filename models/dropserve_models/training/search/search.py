@@ -28,12 +28,21 @@ from dropserve_models.training.task import Goal
 
 FEWEST_A_SHAPE = 4
 MOST_A_ROUND = 24
+ROUNDS = 4
+"""Of refining, at least: what a round's scores tell, the next one goes by."""
+
 MOST_EXPLORED = 96
 MOST_TRIALS = 400
 """More settings than that add nothing to a smooth model of their scores; repeats do."""
 
 POOL = 384
-FINALISTS = 4
+MOVED, STEP, JUMPING = 0.5, 0.12, 0.1
+"""Which part of its options a setting near a good one has other than that, by how much of their axes, and
+which part it has anywhere: an option is switched off by a jump, and the rest must not change with it."""
+
+FINALISTS = 8
+"""Settings that meet on new folds; half as many on each further repeat."""
+
 PROFILE = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
@@ -98,6 +107,7 @@ def search(
         with threadpool_limits(1, user_api="blas"):
             run.without_dropout()
             run.explore()
+            run.reshape()
             run.refine()
             run.compare_finalists()
         stopped = budget.bound
@@ -125,7 +135,7 @@ class _Search:
         """Recipes from elsewhere, then points that fill the space, in as many shapes as there is time for."""
         left = self._budget.left(EXPLORE)
         counts = []
-        for shapes in range(len(self._space.shapes), 0, -1):
+        for shapes in range(self._space.explored, 0, -1):
             cost = float(np.mean([self.contest.cost(self._space.example(shape)) for shape in range(shapes)]))
             count = min(self._budget.trials(EXPLORE, 0), MOST_EXPLORED, int(min(left / cost, MOST_EXPLORED)))
             counts.append((count, shapes))
@@ -141,53 +151,66 @@ class _Search:
         entered = self.contest.enter(configs)
         self.contest.race(entered, self._budget.deadline(EXPLORE))
 
+    def reshape(self) -> None:
+        """The best so far in the other shapes: what is wider, or takes longer, may want the same options."""
+        best = self.contest.ranking()[0].config
+        shapes, own = range(len(self._space.shapes)), self._space.shape_of(best)
+        configs = [self._space.at(shape, self._space.point(best)) for shape in shapes if shape != own]
+        configs = configs[: self._left() // 3]
+        if configs:
+            self.contest.race(self.contest.enter(configs), self._budget.deadline(REFINE))
+
     def refine(self) -> None:
         """Points that may be the best, as far as the scores so far tell, round by round."""
+        most = min(MOST_A_ROUND, math.ceil(self._left() / ROUNDS))
         while len(self.contest.trials) < MOST_TRIALS:
-            count = self._round()
+            count = min(most, self._left())
             if count < 1:
                 return
             surrogate = self.contest.surrogate()
             pool = self._pool()
+            if not pool:
+                return
             places = surrogate.promising(self._space.coordinates(pool), count, self._random)
             entered = self.contest.enter([pool[place] for place in places])
             self.contest.race(entered, self._budget.deadline(REFINE))
 
-    def _round(self) -> int:
-        """How many settings there is time for, half of it at a time."""
-        left = self._budget.trials(1.0, len(self.contest.trials) - 2)
-        best = self.contest.ranking()
-        cost = self.contest.cost(best[0].config)
-        in_time = int(min(self._budget.left(REFINE) / cost, 2 * MOST_A_ROUND))
-        return min(MOST_A_ROUND, left, in_time if in_time <= 3 else math.ceil(in_time / 2))
+    def _left(self) -> int:
+        """How many settings there are trials, and time, for."""
+        cost = self.contest.cost(self.contest.ranking()[0].config)
+        in_time = int(min(self._budget.left(REFINE) / cost, MOST_TRIALS))
+        return max(0, min(self._budget.trials(1.0, len(self.contest.trials) - 2), in_time))
 
     def _pool(self) -> list[TrainingConfig]:
-        """Anywhere in the space, and near the best."""
+        """Anywhere in the space, and near the best; nothing that was tried."""
         space, random = self._space, self._random
         shapes = list(range(len(space.shapes)))
         pool = [
             space.at(int(random.choice(shapes)), random.random(space.dimensions)) for _ in range(POOL // 4)
         ]
-        best = self.contest.ranking()[: 2 * FINALISTS]
+        best = self.contest.ranking()[:FINALISTS]
         for number in range(POOL - len(pool)):
             trial = best[number % len(best)]
             shape = space.shape_of(trial.config)
             if random.random() < 0.25:
                 shape = int(random.choice(shapes))
-            near = space.point(trial.config) + random.normal(0.0, 0.12, space.dimensions)
-            pool.append(space.at(shape, np.clip(near, 0.0, 1.0)))
-        return pool
+            near = space.point(trial.config)
+            moved = np.where(random.random(near.shape) < MOVED, random.normal(0.0, STEP, near.shape), 0.0)
+            jumps = random.random(near.shape) < JUMPING
+            near = np.where(jumps, random.random(near.shape), np.clip(near + moved, 0.0, 1.0))
+            pool.append(space.at(shape, near))
+        tried = {trial.config for trial in self.contest.trials}
+        return [config for config in dict.fromkeys(pool) if config not in tried]
 
     def compare_finalists(self) -> None:
-        """The best few on folds of further repeats, as long as there is time."""
-        ground = self.contest.ground
+        """The best few on folds of further repeats, fewer and fewer, as long as there is time."""
+        ground, count = self.contest.ground, FINALISTS
         for repeat in range(1, len(ground.parts) // ground.folds):
-            finalists = self.contest.ranking()[:FINALISTS]
+            finalists = self.contest.ranking()[:count]
             folds = range(repeat * ground.folds, (repeat + 1) * ground.folds)
             if len(finalists) < 2 or not self.contest.try_on(finalists, folds, self._budget.deadline()):
                 return
-            if self._budget.seconds is None:
-                return
+            count = max(2, count // 2)
 
     def found(self, stopped: Stop) -> Found:
         """The setting with the best expectation, and what was learned on the way."""

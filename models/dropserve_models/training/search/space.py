@@ -24,6 +24,8 @@ SHAPE_OPTIONS = ("hidden", "epochs", "batch_size")
 HIDDEN: tuple[tuple[int, ...], ...] = ((100, 100), (50, 50), (100,))
 STEPS = (1500, 6000)
 """Of the optimiser, in a short and in a long run: what epochs are chosen by."""
+LONGEST = 2
+"""Times as many epochs as the long run: for settings that are known to do well."""
 
 RECIPES: tuple[tuple[float, float, float | None, float, float], ...] = (
     (0.2, 0.0, None, 1.0, 2.0),
@@ -113,7 +115,7 @@ class Space:
             for axis in axes
             if axis.option not in given and (config.hidden or axis.option != "hidden_drop")
         )
-        self.shapes = _shapes(config, given, rows)
+        self.shapes, self.explored = _shapes(config, given, rows)
         if not self.axes and len(self.shapes) == 1:
             raise ConfigError("there is nothing to search: every option that a search chooses is given")
 
@@ -181,19 +183,23 @@ class Space:
         return np.array(lines)
 
 
-def _shapes(config: TrainingConfig, given: Collection[str], rows: int) -> tuple[Shape, ...]:
+def _shapes(config: TrainingConfig, given: Collection[str], rows: int) -> tuple[tuple[Shape, ...], int]:
+    """All shapes, and how many of them, the first ones, exploring is for."""
     batch_size = config.batch_size if "batch_size" in given else _batch_size(rows)
     steps = math.ceil(rows / batch_size)
-    epochs = [config.epochs]
+    epochs, longest = [config.epochs], config.epochs
     if "epochs" not in given:
         epochs = [min(max(round(count / steps), FEWEST_EPOCHS), MOST_EPOCHS) for count in STEPS]
+        longest = LONGEST * max(epochs)
     hidden = [config.hidden]
     if "hidden" not in given and len(config.hidden_drop) == 1:
         hidden = [layers for layers in HIDDEN if _fits(config, layers)]
     epochs, hidden = list(dict.fromkeys(epochs)), list(dict.fromkeys(hidden))
     # In little time only the first ones are tried: those that differ most come first.
     pairs = sorted(product(range(len(epochs)), range(len(hidden))), key=lambda pair: (pair[1] - pair[0]) % 3)
-    return tuple((hidden[layers], epochs[count], batch_size) for count, layers in pairs)
+    explored = [(hidden[layers], epochs[count], batch_size) for count, layers in pairs]
+    others = [(layers, longest, batch_size) for layers in hidden if longest not in epochs]
+    return (*explored, *others), len(explored)
 
 
 def _fits(config: TrainingConfig, hidden: tuple[int, ...]) -> bool:

@@ -14,6 +14,7 @@ from dropserve_models.training.arrays import table_from_arrays
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.search import ground, space
 from dropserve_models.training.search import search as search_module
+from dropserve_models.training.search.board import Trial
 from dropserve_models.training.search.found import Found
 from dropserve_models.training.search.ground import Ground
 from dropserve_models.training.search.journal import Journal
@@ -54,6 +55,50 @@ def test_the_same_seed_finds_the_same() -> None:
     assert replace(first, seconds=0.0).to_json() == replace(second, seconds=0.0).to_json()
     assert first.stopped == "trials"
     assert len(first.trials) == 2 + 6  # without dropout, and as given, beside
+
+
+def test_the_best_so_far_is_tried_in_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "HIDDEN", ((8,), (4,)))
+    monkeypatch.setattr(space, "STEPS", (15, 21))
+    config = TrainingConfig.from_mapping({"batch_size": 16})
+    table = noisy()
+    found = search(
+        table, recognise(table), config, SearchOptions(None, 30), np.random.SeedSequence(1), device="cpu"
+    )
+    explored, others = found.trials[2:17], found.trials[17:22]  # a third of the rest
+
+    def options(trial: Trial) -> dict[str, Any]:
+        return trial.config.model_dump(exclude=set(space.SHAPE_OPTIONS))
+
+    def shape(trial: Trial) -> tuple[tuple[int, ...], int]:
+        return trial.config.hidden, trial.config.epochs
+
+    assert len({shape(trial) for trial in others}) == 5
+    assert {epochs for _, epochs in map(shape, explored)} == {5, 7}
+    assert {epochs for _, epochs in map(shape, others)} == {5, 7, 14}
+    assert all(options(trial) == options(others[0]) for trial in others)
+    assert any(options(trial) == options(others[0]) for trial in explored)
+
+
+def test_nothing_is_tried_twice_but_on_new_folds_half_of_those_that_do_best_at_a_time() -> None:
+    found = find(noisy(), trials=20)
+    configs = [trial.config for trial in found.trials[2:]]
+    assert len(set(configs)) == len(configs) == 20
+    tried_on = [sum(5 * repeat in trial.scores for trial in found.trials) for repeat in range(4)]
+    assert tried_on == [22, 8, 4, 2]
+    assert found.repeats == 4
+
+
+def test_where_there_is_little_to_choose_all_of_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "HIDDEN", ((8,), (4,)))
+    given = {"input_drop": 0.0, "hidden_drop": 0.1, "weight_decay": 0.1, "learning_rate": 0.01, "epochs": 3}
+    table = noisy()
+    config = TrainingConfig.from_mapping(given | {"max_norm": 3.0, "batch_size": 16})
+    found = search(
+        table, recognise(table), config, SearchOptions(None, 20), np.random.SeedSequence(1), device="cpu"
+    )
+    assert {trial.config.hidden for trial in found.trials} == {(8,), (4,)}
+    assert found.stopped == "trials"
 
 
 def test_rows_that_it_may_not_see_change_nothing() -> None:
@@ -138,9 +183,9 @@ def test_what_can_not_be_searched(options: dict[str, Any], message: str) -> None
 
 
 def test_a_search_in_time_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock of its own, on which every look takes .2 s: the machine's other work takes no part."""
+    """By a clock of its own, on which every look takes .1 s: the machine's other work takes no part."""
     looks = itertools.count()
-    monkeypatch.setattr(search_module, "Journal", lambda kept: Journal(kept, lambda: 0.2 * next(looks)))
+    monkeypatch.setattr(search_module, "Journal", lambda kept: Journal(kept, lambda: 0.1 * next(looks)))
     found = find(noisy(), trials=None, seconds=10.0, epochs=5)
     assert found.stopped == "time"
     assert len(found.trials) > 3

@@ -85,11 +85,20 @@ def test_defaults_of_an_optimizer_are_not_given() -> None:
 
 @pytest.mark.parametrize(("rows", "batch_size"), [(100, 16), (1000, 32), (10_000, 64), (50_000, 128)])
 def test_epochs_and_batches_follow_from_the_rows(rows: int, batch_size: int) -> None:
-    shapes = space(rows).shapes
+    found = space(rows)
+    shapes, explored = found.shapes, found.shapes[: found.explored]
     assert {shape[2] for shape in shapes} == {batch_size}
     assert len(set(shapes)) == len(shapes)
-    assert all(5 <= epochs <= 400 for _, epochs, _ in shapes)
+    assert all(5 <= epochs <= 400 for _, epochs, _ in explored)
     assert shapes[0][0] == (100, 100)
+    longest = 2 * max(epochs for _, epochs, _ in explored)
+    assert {epochs for _, epochs, _ in shapes[found.explored :]} == {longest}
+    assert {hidden for hidden, *_ in shapes[found.explored :]} == {hidden for hidden, *_ in explored}
+
+
+def test_epochs_given_are_not_doubled() -> None:
+    found = space(epochs=7)
+    assert found.explored == len(found.shapes) == 3
 
 
 def test_rates_for_each_layer_keep_the_layers() -> None:
