@@ -1,7 +1,8 @@
 """Rows a second of 64-row requests, beside a bare ONNX Runtime loop of 64-row calls in one process.
 
 The loop has all cores to itself, and nothing to read or to write. The requests carry their rows through the
-network's stack, gRPC and back.
+network's stack, gRPC and back; what that alone leaves of the loop's rate shows a raw grpc.aio server, which
+takes the same messages, answers as many bytes, and neither parses nor computes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +21,8 @@ import onnxruntime
 
 from benchmarks.networks import LARGE, publish
 from benchmarks.report import Report, interleave
-from benchmarks.serving.load import LoadGenerator, calibrated
-from benchmarks.serving.processes import dropserve_server
+from benchmarks.serving.load import LoadGenerator, Target, calibrated
+from benchmarks.serving.processes import dropserve_server, echo_server
 from benchmarks.serving.targets import predict_target
 
 ROWS = 64
@@ -32,17 +34,24 @@ def measure(report: Report, folder: Path, generate: LoadGenerator, seconds: floa
     model = publish(LARGE, folder / "repository") / "model.onnx"
     with dropserve_server(folder / "repository", folder / "log") as server:
         target = predict_target(server.address, LARGE, folder, passes=None, rows=ROWS)
-        calls = calibrated(generate, target, seconds, _CALLERS)
-
-        def served() -> float:
-            return ROWS * generate.rate(target, calls, _CALLERS)
-
-        cases: Mapping[str, Callable[[], float]] = {"bare": partial(_bare, model, seconds), "served": served}
-        rates = interleave(cases, rounds)
+        with echo_server(target.answer_bytes) as echo:
+            cases: Mapping[str, Callable[[], float]] = {
+                "bare": partial(_bare, model, seconds),
+                "echo": _rows_a_second(generate, replace(target, address=echo.address), seconds),
+                "served": _rows_a_second(generate, target, seconds),
+            }
+            rates = interleave(cases, rounds)
     add = partial(report.add, measure="rows a second", unit="1/s")
     case = f"{LARGE.name}, {ROWS} rows"
     bare = add(f"{case}: bare ONNX Runtime loop", rounds=rates["bare"])
+    echoed = add(f"{case}: grpc.aio echo", rounds=rates["echo"], against=bare)
     add(f"{case}: dropserve", rounds=rates["served"], against=bare)
+    add(f"{case}: dropserve", rounds=rates["served"], against=echoed)
+
+
+def _rows_a_second(generate: LoadGenerator, target: Target, seconds: float) -> Callable[[], float]:
+    calls = calibrated(generate, target, seconds, _CALLERS)
+    return lambda: ROWS * generate.rate(target, calls, _CALLERS)
 
 
 def _bare(model: Path, seconds: float) -> float:

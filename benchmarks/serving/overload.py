@@ -6,16 +6,16 @@ ten times as many a second, evenly spread, whatever becomes of them. None is tri
 UNAVAILABLE again and nothing else. Answers count that come while the queue is full; the cases alternate.
 
 In every case the callers have one core and the server the others. Else the callers' own work, ten times as
-much as at the peak, would take from the server what none on a machine of its own loses. But a message has to
-be taken in before it is refused, which nothing on grpc.aio gets around. What that costs is measured too: at
-`peak beside an echo` the nine of ten requests that are over the capacity go to a raw echo server on the
-server's cores, which reads nothing and answers nothing. So the ratio to the peak is what callers see; that to
-the peak beside an echo is dropserve's own part in it.
+much as at the peak, would take from the server what none on a machine of its own loses. The callers announce
+their requests in the calls' metadata as the SDK does, so that those refused are refused unread; in the case
+`not announced` each message is taken in first. What that costs anybody is measured too: at `peak beside an
+echo` the nine of ten requests that are over the capacity go to a raw echo server on the server's cores, which
+reads nothing and answers nothing.
 
 Where requests are answered nearly as fast as they can be taken in, as deterministic ones are, ten times as
 many never arrive: the connections are full, and callers wait there. `sent` tells how many a second did leave.
 
-Exits with status 1 where long requests, of 1600 passes, are answered fewer than 90 % of the peak.
+Exits with status 1 where announced Monte Carlo requests are answered fewer than 90 % of the peak.
 """
 
 from __future__ import annotations
