@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -143,20 +143,25 @@ class Model:
 
         What a server calls; the options are checked. Raises what `predict` raises.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-            if monte_carlo is None:
-                prediction = self._deterministic(features)
-            else:
-                check_options(monte_carlo)
-                prediction = self._prepared().run(features, monte_carlo)
-        for values in (prediction.mean, prediction.variance, prediction.aleatoric_variance):
-            if values is not None and not (finite := np.isfinite(values)).all():
-                raise InputError(
-                    "inputs",
-                    f"row {int(np.argmin(finite.all(axis=1)))}: the model's answer is not a finite number; "
-                    "the features are too far from those it was trained on",
-                )
-        return prediction
+        if monte_carlo is None:
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
+                return _finite(self._deterministic(features))
+        *_, prediction = self.steps(features, monte_carlo)
+        return cast(Prediction, prediction)
+
+    def steps(self, features: FloatArray, monte_carlo: MonteCarloOptions) -> Iterator[Prediction | None]:
+        """Predict likewise, with a pause (None) now and then between passes; the prediction comes last.
+
+        What a server calls that has others to answer meanwhile. The answer is the same. Any thread may take
+        the next step.
+        """
+        check_options(monte_carlo)
+        steps = self._prepared().steps(features, monte_carlo)
+        prediction = None
+        while prediction is None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                prediction = next(steps)
+            yield prediction if prediction is None else _finite(prediction)
 
     def check_interval(self, coverage: float, *, monte_carlo: bool) -> None:
         """Raise InputError or IntervalUnavailable where `add_interval` is bound to."""
@@ -232,6 +237,18 @@ class Model:
 
     def _refusal(self, reason: str) -> str:
         return f"model {self.info.name!r} can't answer with error bars: {reason}"
+
+
+def _finite(prediction: Prediction) -> Prediction:
+    """The prediction, unless it is none."""
+    for values in (prediction.mean, prediction.variance, prediction.aleatoric_variance):
+        if values is not None and not (finite := np.isfinite(values)).all():
+            raise InputError(
+                "inputs",
+                f"row {int(np.argmin(finite.all(axis=1)))}: the model's answer is not a finite number; "
+                "the features are too far from those it was trained on",
+            )
+    return prediction
 
 
 def load(

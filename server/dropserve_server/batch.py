@@ -41,8 +41,8 @@ class Batch:
         """Any of the jobs: they share the model and the mode."""
         return self.over[0]
 
-    def compute(self) -> None:
-        """Predict those that are still waited for. Raises nothing."""
+    def compute(self) -> bool:
+        """Predict those that are still waited for; True: nothing is left to be done. Raises nothing."""
         begun = perf_counter()
         wanted = []
         for job in self.over:
@@ -67,6 +67,7 @@ class Batch:
             for job in wanted:
                 job.finished = finished
             observe_spread(wanted)
+        return True
 
 
 def prepare(job: PredictionJob) -> None:

@@ -195,10 +195,10 @@ class Lane:
         return limit > 0 and demand.served.on_cpu and demand.costs.seconds(demand.work) <= limit
 
     def _is_large(self, demand: Demand) -> bool:
+        if demand.options is None and demand.rows <= FIRST_ROWS:
+            return False  # there are no passes to pause between
         # Somewhat longer than a turn is better done in one than in a whole and a small slice.
-        return (
-            demand.rows > FIRST_ROWS and demand.costs.seconds(demand.work) > 1.5 * self._batching.turn_seconds
-        )
+        return demand.costs.seconds(demand.work) > 1.5 * self._batching.turn_seconds
 
     def _make_ready(self, source: Source) -> None:
         source.ready = True
@@ -220,12 +220,14 @@ class Lane:
             if source and not source.ready:
                 self._make_ready(source)
             if work is not None:
-                work.compute()
-                self._computed.append(work)
-                # One wake-up of the event loop brings back all that was computed until it comes.
-                if not self._delivery_scheduled:
-                    self._delivery_scheduled = True
-                    self._loop.call_soon_threadsafe(self._deliver)
+                if work.compute():
+                    self._computed.append(work)
+                    # One wake-up of the event loop brings back all that was computed until it comes.
+                    if not self._delivery_scheduled:
+                        self._delivery_scheduled = True
+                        self._loop.call_soon_threadsafe(self._deliver)
+                elif not source.ready:
+                    self._make_ready(source)
             del source, work  # not held, nor their features, while waiting for the next
 
     def _deliver(self) -> None:

@@ -1,22 +1,30 @@
-"""A request too large to be computed in one go: cut into slices of rows, so that others pass between."""
+"""A request too large to be computed in one go: cut, so that others pass between.
+
+It is cut into slices of rows, which several workers may compute at the same time. In Monte Carlo mode a
+slice that takes too long all the same pauses between blocks of passes. Up to `FIRST_ROWS` rows are one slice:
+what they are answered is that of a request which is not cut.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from time import perf_counter
 
 from dropserve_models.errors import InputError
 from dropserve_models.inference.masks import fresh_seed
-from dropserve_models.prediction import Prediction, concatenate
+from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate
 from dropserve_server.batch import check_features, observe_spread, prepare
 from dropserve_server.errors import DeadlineExpired
 from dropserve_server.job import PredictionJob
+from dropserve_server.served import ServableModel
 
 SLICE_ROWS = 16
 """Slices are multiples of so many rows: the engine computes seeded requests in such multiples."""
 FIRST_ROWS = 64
-"""The first slice of a model whose costs nobody knows."""
+"""The first slice of a model whose costs nobody knows, and the least that is cut into several."""
 
 
 class LargeJob:
@@ -26,28 +34,42 @@ class LargeJob:
     ----------
     job : PredictionJob
     seconds : float
-        How long a slice should take.
+        How long a slice should take, or compute before it pauses.
+
+    Attributes
+    ----------
+    spent_seconds : float
+        What computing its slices has taken, once they are handed in.
     """
 
     def __init__(self, job: PredictionJob, seconds: float) -> None:
         self.job = job
+        self.seconds = seconds
         # All slices must have the same masks, so that each pass stays one function of the features.
-        unseeded = job.options is not None and job.options.seed is None
+        unseeded = job.options is not None and job.options.seed is None and job.rows > FIRST_ROWS
         self.options = replace(job.options, seed=fresh_seed()) if unseeded and job.options else job.options
         self.ready = False
-        self._seconds = seconds
         self._lock = threading.Lock()
         self._next = 0
         self._computing = 0
+        self._paused: deque[Slice] = deque()
         self._parts: dict[int, Prediction] = {}
-        self._spent_seconds = 0.0
+        self.spent_seconds = 0.0
 
     def __bool__(self) -> bool:
-        """Whether there are rows left to be taken."""
-        return self._next < self.job.rows
+        """Whether there are rows left to be taken, or slices to go on with."""
+        return self._next < self.job.rows or bool(self._paused)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether what is left is not to be computed."""
+        return self.job.error is not None or self.job.dropped
 
     def take(self) -> Slice | None:
-        """The next slice; none, if all are taken. An empty one where the rest is not to be computed."""
+        """The next slice, or one that has paused; none, if all are taken.
+
+        Where the rest is not to be computed, what has paused comes to its end, and an empty one is the last.
+        """
         job = self.job
         with self._lock:
             if not self:
@@ -56,24 +78,26 @@ class LargeJob:
                 job.begun = perf_counter()
             if job.error is None and perf_counter() >= job.deadline:
                 job.error = DeadlineExpired("the deadline passed before all rows were computed")
-            start = self._next
-            dropped = job.error is not None or job.dropped
-            stop = start if dropped else min(job.rows, start + self._fitting_rows())
-            self._next = job.rows if dropped else stop
             self._computing += 1
+            if self._paused:
+                return self._paused.popleft()
+            start, given_up = self._next, self.given_up
+            stop = start if given_up else min(job.rows, start + self._fitting_rows())
+            self._next = job.rows if given_up else stop
         return Slice(self, start, stop)
 
-    @property
-    def spent_seconds(self) -> float:
-        """What computing its slices has taken so far."""
-        return self._spent_seconds
+    def pause(self, part: Slice) -> None:
+        """Take a slice back, to go on with it later."""
+        with self._lock:
+            self._computing -= 1
+            self._paused.append(part)
 
     def add(self, start: int, part: Prediction | None, seconds: float) -> bool:
         """Hand in what a slice gave and how long it took; whether it was the last one."""
         with self._lock:
             if part is not None:
                 self._parts[start] = part
-            self._spent_seconds += seconds
+            self.spent_seconds += seconds
             self._computing -= 1
             last = not self and not self._computing
         if last:
@@ -84,7 +108,9 @@ class LargeJob:
         return last
 
     def _fitting_rows(self) -> int:
-        work = self.job.costs.within(self._seconds)
+        if self.job.rows <= FIRST_ROWS:
+            return self.job.rows
+        work = self.job.costs.within(self.seconds)
         if not work:
             return FIRST_ROWS
         return max(SLICE_ROWS, work * self.job.rows // self.job.work // SLICE_ROWS * SLICE_ROWS)
@@ -99,11 +125,12 @@ class Slice:
         Of the last slice: what all of them took. Else 0.
     """
 
-    __slots__ = ("_large", "_start", "_stop", "over", "rows", "seconds", "whole_seconds", "work")
+    __slots__ = ("_large", "_start", "_steps", "_stop", "over", "rows", "seconds", "whole_seconds", "work")
 
     def __init__(self, large: LargeJob, start: int, stop: int) -> None:
         self._large = large
         self._start, self._stop = start, stop
+        self._steps: Iterator[Prediction | None] | None = None
         self.over: list[PredictionJob] = []
         self.rows = stop - start
         self.work = self.rows * large.job.work // large.job.rows
@@ -114,26 +141,50 @@ class Slice:
         """The job that it is a slice of."""
         return self._large.job
 
-    def compute(self) -> None:
-        """Predict the rows. Raises nothing."""
+    def compute(self) -> bool:
+        """Predict the rows, or some passes more of them; whether that was all. Raises nothing."""
         job, part = self.job, None
-        if self.rows:
+        if self.rows and not self._large.given_up:
             prepare(job)
             begun = perf_counter()
             try:
-                part = self._predict()
+                part = self._predict(begun + self._large.seconds)
             except Exception as error:  # noqa: BLE001  # raised on where the outcome is awaited
                 job.error = error
-            self.seconds = perf_counter() - begun
+            self.seconds += perf_counter() - begun
+            if part is None and not self._large.given_up:
+                self._large.pause(self)
+                return False
+        if part is None:
+            self.rows = self.work = 0
         if self._large.add(self._start, part, self.seconds):
             self.over = [job]
             self.whole_seconds = self._large.spent_seconds
+        return True
 
-    def _predict(self) -> Prediction:
-        job = self.job
-        features = job.features[self._start : self._stop]
-        check_features(features, job.served, self._start)
+    def _predict(self, until: float) -> Prediction | None:
+        """The prediction, or None where there is more to do."""
+        job, options = self.job, self._large.options
+        if self._steps is None:
+            features = job.features[self._start : self._stop]
+            check_features(features, job.served, self._start)
+            self._steps = _steps(job.served.model, features, options)
         try:
-            return job.served.model.run(features, self._large.options)
-        except InputError as error:  # names a row of the slice
+            for prediction in self._steps:
+                if prediction is not None or perf_counter() >= until or self._large.given_up:
+                    return prediction
+        except InputError as error:
+            if self.rows == job.rows:
+                raise
+            # It names a row of the slice.
             raise InputError(error.field, f"counting from row {self._start}, {error}") from error
+        raise AssertionError("the prediction comes last")
+
+
+def _steps(
+    model: ServableModel, features: FloatArray, options: MonteCarloOptions | None
+) -> Iterator[Prediction | None]:
+    if options is None:
+        yield model.run(features)
+    else:
+        yield from model.steps(features, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -34,6 +34,9 @@ class ServableModel(Protocol):
 
     def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
         """Predict; any thread may call it at any time."""
+
+    def steps(self, features: FloatArray, monte_carlo: MonteCarloOptions) -> Iterator[Prediction | None]:
+        """Predict likewise, pausing (None) between passes; any thread may take a step, the last predicts."""
 
     def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:
         """What Monte Carlo requests must have in common to be computed together; None: they can't be."""

@@ -16,9 +16,9 @@ from support.server_process import TIMEOUT, ServerProcess, server_process
 
 QUEUE_ROWS = 4096
 SLOW = request("classes", rows_for("classes", 4000), MonteCarlo(passes=1500, seed=1), request_id="slow")
-# Too few rows to be cut: whoever comes after it waits until all of it is computed.
-WHOLE = request("classes", rows_for("classes", 60), MonteCarlo(passes=6000, seed=1))
-WHOLES, WAITING = 10, 30
+# With so many of these under way, each having a turn of 20 ms, whoever comes waits for seconds.
+HEAVY = request("classes", rows_for("classes", 30), MonteCarlo(passes=10_000, seed=1))
+HEAVIES, WAITING = 120, 30
 
 
 @pytest.fixture
@@ -69,22 +69,25 @@ def test_who_left_or_waited_too_long_is_never_begun(server: ServerProcess, ask: 
     """Scenario: of many that wait behind others, some leave, some run out of time, and some stay."""
     ask.predict("targets", rows_for("targets", 1), MonteCarlo(passes=10))
     before = server.scrape()
-    wholes = [ask.stub.Predict.future(WHOLE, timeout=TIMEOUT) for _ in range(WHOLES)]
-    wait_for_inflight(server, WHOLES)
+    heavies = [ask.stub.Predict.future(HEAVY, timeout=TIMEOUT) for _ in range(HEAVIES)]
+    wait_for_inflight(server, HEAVIES)
     question = request("targets", rows_for("targets", 2), MonteCarlo(passes=10))
     leaving = [ask.stub.Predict.future(question, timeout=TIMEOUT) for _ in range(WAITING)]
     staying = [ask.stub.Predict.future(question, timeout=TIMEOUT) for _ in range(3)]
-    wait_for_inflight(server, WHOLES + WAITING + len(staying))
+    wait_for_inflight(server, HEAVIES + WAITING + len(staying))
     for call in leaving:
         call.cancel()
     # The server takes them to be in time: it has never computed what is before them.
     late = [ask.stub.Predict.future(question, timeout=0.4) for _ in range(WAITING)]
     codes = {refusal_of(call.exception()).code for call in late}
     assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
-    wait_for_inflight(server, WHOLES + len(staying) - sum(call.done() for call in wholes))
+    wait_for_inflight(server, HEAVIES + len(staying))
     assert not staying[0].done(), "those before it were too fast for this test to mean anything"
 
-    assert [call.result().passes for call in (*wholes, *staying)] == [6000] * WHOLES + [10] * len(staying)
+    assert [call.result().passes for call in staying] == [10] * len(staying)
+    assert not any(call.done() for call in heavies)
+    for call in heavies:
+        call.cancel()
     wait_for_inflight(server, 0)
     found = server.scrape()
     rows = 'dropserve_rows_total{mode="monte_carlo",model="targets"}'
@@ -97,16 +100,29 @@ def test_who_left_or_waited_too_long_is_never_begun(server: ServerProcess, ask: 
         assert found[f'dropserve_requests_total{{code="{code}",{labels}}}'] == WAITING
 
 
+def test_small_requests_pass_between_the_passes_of_large_ones(server: ServerProcess, ask: Asker) -> None:
+    large = request("classes", rows_for("classes", 12), MonteCarlo(passes=10_000, seed=1))
+    alone = ask.stub.Predict(large, timeout=TIMEOUT)
+    several = [ask.stub.Predict.future(large, timeout=TIMEOUT) for _ in range(6)]
+    small = request("targets", rows_for("targets", 2), MonteCarlo(passes=10, seed=2))
+    answer = ask.stub.Predict(small, timeout=TIMEOUT)
+    assert not any(call.done() for call in several), "too fast for this test to mean anything"
+    assert ask.stub.Predict(small, timeout=TIMEOUT).mean == answer.mean
+    for call in several:  # by turns, and not a bit otherwise
+        answer = call.result()
+        assert (answer.mean, answer.variance, answer.passes) == (alone.mean, alone.variance, 10_000)
+
+
 def test_a_deadline_that_cant_be_met_is_refused_at_once(server: ServerProcess, ask: Asker) -> None:
-    ask.stub.Predict(WHOLE, timeout=TIMEOUT)  # what it takes is known from now on
+    ask.stub.Predict(HEAVY, timeout=TIMEOUT)  # what it takes is known from now on
     # Whoever is as patient as these is taken, however slow the machine.
-    wholes = [ask.stub.Predict.future(WHOLE, timeout=100 * TIMEOUT) for _ in range(40)]
-    wait_for_inflight(server, len(wholes))
-    refusal = ask.refused(request("targets", rows_for("targets", 1), MonteCarlo(passes=10)), timeout=1.5)
+    heavies = [ask.stub.Predict.future(HEAVY, timeout=100 * TIMEOUT) for _ in range(HEAVIES // 2)]
+    wait_for_inflight(server, len(heavies))
+    refusal = ask.refused(request("targets", rows_for("targets", 1), MonteCarlo(passes=10)), timeout=0.6)
     assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "most of it in the queue" in refusal.message  # the server says so: the caller still waited
     assert server.scrape()['dropserve_rejected_total{model="targets",reason="deadline"}'] == 1
-    for call in wholes:
+    for call in heavies:
         call.cancel()
     wait_for_inflight(server, 0)
 

@@ -128,6 +128,33 @@ def test_models_take_turns_and_a_large_request_lets_small_ones_pass() -> None:
     run(scenario, Batching(turn_seconds=0.02))
 
 
+@pytest.mark.parametrize("rows", [1, 40])
+def test_many_passes_of_few_rows_let_small_requests_pass(rows: int) -> None:
+    async def scenario(lane: Lane) -> None:
+        large_model, small_model = FakeModel(), FakeModel()
+        large_model.pauses = 5
+        large_served, small_served = serve(large_model), serve(small_model)
+        large_served.costs.monte_carlo.record(1000, 1.0)
+        small_served.costs.monte_carlo = KnownCosts(10, 0.001)
+        large = [job(large_served, rows, MonteCarloOptions(passes=1000, seed=seed)) for seed in (1, 2)]
+        small = [job(small_served, 1, MONTE_CARLO) for _ in range(3)]
+        order: list[str] = []
+        holding = await held(lane, small_model, small_served)
+        for kind, jobs in (("large", large), ("small", small)):
+            for each in jobs:
+                each.outcome.add_done_callback(lambda _, kind=kind: order.append(kind))  # type: ignore[misc]
+                lane.submit(each)
+        small_model.gate.set()
+        await check(holding, *large, *small)
+        await asyncio.sleep(0)  # for the callbacks
+        assert order == ["small"] * 3 + ["large"] * 2
+        assert computed(large_model) == [rows] * 2
+        assert large_model.steps_taken == 2 * 6
+        assert lane.rows == 0
+
+    run(scenario, Batching(turn_seconds=0.0))
+
+
 def test_cheap_requests_are_computed_on_the_event_loop_once_their_cost_is_known() -> None:
     async def scenario(lane: Lane) -> None:
         model = FakeModel()

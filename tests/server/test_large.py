@@ -128,6 +128,75 @@ def test_a_deadline_ends_it_between_two_slices(passed: bool) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize(("seconds", "turns"), [(0.0, 6), (60.0, 1)])
+def test_passes_pause_when_the_time_is_up(seconds: float, turns: int) -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        model.pauses = 5
+        served = serve(model)
+        options = MonteCarloOptions(passes=1000, quantiles=(0.5,))
+        asked = job(served, 40, options)
+        large = LargeJob(asked, seconds)
+        slices: list[Slice] = []
+        assert compute_all(large, slices) == [asked]
+        assert len(slices) == turns
+        assert len({id(each) for each in slices}) == 1
+        assert slices[-1].seconds == pytest.approx(slices[-1].whole_seconds)
+        # All rows at once, and without a seed that nobody has named: the answer is that of one not cut.
+        assert [len(features) for features, _ in model.calls] == [40]
+        assert model.calls[0][1] == options
+        assert asked.result is not None
+        assert asked.queued <= asked.begun < asked.finished
+
+    run(scenario)
+
+
+def test_slices_of_rows_pause_too_and_paused_ones_are_gone_on_with_first() -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        model.pauses = 1
+        asked = job(serve(model), 100, MonteCarloOptions(passes=1000))
+        large = LargeJob(asked, seconds=0.0)
+        one, two = large.take(), large.take()
+        assert one is not None
+        assert two is not None
+        assert not one.compute()
+        assert large.take() is one
+        assert one.compute()
+        assert not two.compute()
+        assert compute_all(large) == [asked]
+        assert asked.result is not None
+        np.testing.assert_array_equal(asked.result.mean, answer_of(asked.features))
+        assert len({options for _, options in model.calls}) == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_no_further_pass_is_computed_in_vain(leaves: bool) -> None:
+    """The caller has left, or its deadline has passed, while its request pauses."""
+
+    def scenario() -> None:
+        model = FakeModel()
+        model.pauses = 100
+        asked = job(serve(model), 20, MonteCarloOptions(passes=1000))
+        large = LargeJob(asked, seconds=0.0)
+        part = large.take()
+        assert part is not None
+        assert not part.compute()
+        if leaves:
+            asked.outcome.cancel()
+        else:
+            asked.deadline = perf_counter()
+        assert compute_all(large) == [asked]
+        assert (model.steps_taken, model.calls) == (1, [])
+        assert asked.result is None
+        assert isinstance(asked.error, DeadlineExpired) == (not leaves)
+        assert not asked.served.costs.monte_carlo.unit, "nobody learns from what was not finished"
+
+    run(scenario)
+
+
 def test_a_wrong_row_is_named_as_the_caller_counts_it() -> None:
     def scenario() -> None:
         features = some_rows(200)
@@ -147,6 +216,10 @@ def test_what_the_model_refuses_says_from_where_it_counts() -> None:
         asked = job(serve(model), 200)
         compute_all(LargeJob(asked, seconds=1.0))
         assert str(asked.error) == "counting from row 0, row 3: no"
+
+        whole = job(serve(model), 20, MonteCarloOptions(passes=10))
+        compute_all(LargeJob(whole, seconds=1.0))
+        assert str(whole.error) == "row 3: no"
 
     run(scenario)
 

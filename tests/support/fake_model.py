@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,6 +39,10 @@ class FakeModel:
         What runs raise.
     prepared : int
         How often `prepare_monte_carlo` was called.
+    pauses : int
+        How often `steps` pauses before it answers.
+    steps_taken : int
+        How many it has taken.
     """
 
     def __init__(self, info: ModelInfo = FAKE_INFO, unavailable: str | None = None) -> None:
@@ -50,6 +54,8 @@ class FakeModel:
         self.gate.set()
         self.error: Exception | None = None
         self.prepared = 0
+        self.pauses = 0
+        self.steps_taken = 0
 
     @property
     def monte_carlo_prepared(self) -> bool:
@@ -81,6 +87,13 @@ class FakeModel:
         return replace(
             prediction, interval_lower=prediction.mean - half, interval_upper=prediction.mean + half
         )
+
+    def steps(self, features: FloatArray, monte_carlo: MonteCarloOptions) -> Iterator[Prediction | None]:
+        for _ in range(self.pauses):
+            self.steps_taken += 1
+            yield None
+        self.steps_taken += 1
+        yield self.run(features, monte_carlo)
 
     def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
         self.calls.append((features, monte_carlo))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from dropserve_models.inference.blocks import (
     quick_masks,
 )
 from dropserve_models.inference.boundary import Boundary
+from dropserve_models.inference.computing import computing
 from dropserve_models.inference.deterministic import Session, first_line
 from dropserve_models.inference.estimate import Estimate
 from dropserve_models.inference.masks import fresh_seed, strata
@@ -109,21 +110,27 @@ class Engine:
         MemoryLimitError
             The samples asked for, or the work on a single row, need more than `memory_bytes`.
         """
+        *_, prediction = self.steps(features, options)
+        return cast(Prediction, prediction)
+
+    def steps(self, features: FloatArray, options: MonteCarloOptions) -> Iterator[Prediction | None]:
+        """The same, pausing (None) after blocks of passes, in any threads; the prediction comes last."""
         rows = len(features)
         options = self._settled(options)
         if self.small is not None and self.together(rows, options) is not None:
-            return self.small.run([features], options)[0]
+            yield self.small.run([features], options)[0]
+            return
         thinned = self._thins(rows if options.seed is None else SEEDED_ROWS, options)
         if options.seed is not None and (padding := -rows % ROW_MULTIPLE):
             features = np.concatenate([features, np.repeat(features[-1:], padding, 0)])
         step = self._workspace.rows(rows, options)
         if step < rows and options.seed is None:
             options = replace(options, seed=fresh_seed())  # all parts of a request share its masks
-        parts = [
-            self._run(features[start : start + step], options, thinned)
-            for start in range(0, len(features), step)
-        ]
-        return concatenate(parts, rows)
+        parts = []
+        for start in range(0, len(features), step):
+            part = yield from self._run(features[start : start + step], options, thinned)
+            parts.append(part)  # a comprehension can't pause
+        yield concatenate(parts, rows)
 
     def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:
         """What requests must have in common to be computed together by `run_together`; None: never.
@@ -179,28 +186,19 @@ class Engine:
             outputs = self._runner.run(boundary, given, thinned=False, integrate=False).outputs
             return [value.expand(-1, given.passes, -1).permute(1, 2, 0).numpy() for value in outputs]
 
-    def _run(self, features: FloatArray, options: MonteCarloOptions, thinned: bool) -> Prediction:
+    def _run(
+        self, features: FloatArray, options: MonteCarloOptions, thinned: bool
+    ) -> Generator[None, None, Prediction]:
         """As many rows as fit the memory limit."""
         estimate = self._estimate(len(features), options)
-        with self._torch(thinned):
-            self._compute(estimate, features, options, thinned)
-        return estimate.result(exact=self._exact(options))
-
-    @contextmanager
-    def _torch(self, thinned: bool) -> Iterator[None]:
-        """Torch without gradients, and with as many threads as the work is worth; settings of this thread."""
-        before = torch.get_num_threads()
         # Between the small steps of a plain run, a second thread mostly waits, and takes a core for that.
-        torch.set_num_threads(self._threads if thinned else 1)
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            torch.set_num_threads(before)
+        threads = self._threads if thinned else 1
+        yield from computing(self._compute(estimate, features, options, thinned), threads)
+        return estimate.result(exact=self._exact(options))
 
     def _compute(
         self, estimate: Estimate, features: FloatArray, options: MonteCarloOptions, thinned: bool
-    ) -> None:
+    ) -> Iterator[None]:
         boundary = self._inputs.by_units(features)
         integrate = self.plan.integrates(options)
         if thinned:
@@ -219,6 +217,8 @@ class Engine:
                 parts = [part for part in left if part is not None]
             if not parts:
                 break
+            del masks, groups  # what is gathered for them is much to hold through a pause
+            yield
 
     def _settled(self, options: MonteCarloOptions) -> MonteCarloOptions:
         """The options with a single pass where more would be the same."""

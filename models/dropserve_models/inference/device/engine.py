@@ -100,6 +100,10 @@ class DeviceEngine:
         ]
         return concatenate(parts, rows)
 
+    def steps(self, features: FloatArray, options: MonteCarloOptions) -> Iterator[Prediction | None]:
+        """The same in one step: what the device has begun it does to the end."""
+        yield self.run(features, options)
+
     def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:
         """See `Engine.together`: small requests without a seed."""
         alone = options.seed is not None or options.adaptive or rows >= JOINED_ROWS
