@@ -26,12 +26,12 @@ def test_help_lists_every_subcommand() -> None:
     answer = run(DROPSERVE, "--help")
     assert answer.returncode == 0
     registered = {entry.name for entry in metadata.entry_points(group="dropserve.commands")}
-    assert registered >= {"train", "serve", "predict", "models"}
+    assert registered >= {"train", "serve", "predict", "models", "bench"}
     assert registered <= set(answer.stdout.split())
     assert "not available" not in answer.stdout
 
 
-@pytest.mark.parametrize("subcommand", ["train", "serve", "predict", "models"])
+@pytest.mark.parametrize("subcommand", ["train", "serve", "predict", "models", "bench"])
 def test_every_subcommand_explains_itself(subcommand: str) -> None:
     answer = run(DROPSERVE, subcommand, "--help")
     assert (answer.returncode, answer.stderr) == (0, "")

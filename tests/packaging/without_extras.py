@@ -45,7 +45,7 @@ def test_a_subcommand_names_the_extra_it_needs_in_one_line(subcommand: str, extr
     assert f"pip install 'dropserve[{extra}]'" in answer.stderr
 
 
-@pytest.mark.parametrize("subcommand", ["predict", "models"])
+@pytest.mark.parametrize("subcommand", ["predict", "models", "bench"])
 def test_the_clients_subcommands_are_there(subcommand: str) -> None:
     answer = run(subcommand, "--help")
     assert (answer.returncode, answer.stderr) == (0, "")

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dropserve_client import Client
@@ -41,7 +41,14 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
 
 def connect(arguments: argparse.Namespace) -> Client:
     """The client that these options describe."""
-    from dropserve_client import Client, TlsConfig
+    from dropserve_client import Client
+
+    return Client(arguments.server, **client_options(arguments))
+
+
+def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What to make a client with, beside its target."""
+    from dropserve_client import TlsConfig
 
     tls = TlsConfig(
         root_certificates=arguments.tls_ca,
@@ -49,13 +56,12 @@ def connect(arguments: argparse.Namespace) -> Client:
         client_certificate=arguments.tls_cert,
         server_name=arguments.tls_server_name,
     )
-    return Client(
-        arguments.server,
-        timeout=arguments.timeout,
-        tls=tls if tls != TlsConfig() else arguments.tls,
-        token=_token(arguments.token_file),
-        insecure_token=arguments.insecure_token,
-    )
+    return {
+        "timeout": arguments.timeout,
+        "tls": tls if tls != TlsConfig() else arguments.tls,
+        "token": _token(arguments.token_file),
+        "insecure_token": arguments.insecure_token,
+    }
 
 
 def _token(path: str | None) -> str | None:
