@@ -7,9 +7,9 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import CollectorRegistry, MetricsHandler
@@ -20,15 +20,22 @@ from dropserve_server.logs import LOGGER
 POLL_SECONDS = 0.1  # how soon the serving thread notices that it is to stop
 MAX_CONNECTIONS = 100  # each has a thread
 
-Serving: TypeAlias = Callable[[str], bool | None]
-"""Whether a model is serving, by its name, or the whole server, by the empty one; None: no such model."""
-
 log = logging.getLogger(LOGGER)
+
+
+class Health(Protocol):
+    """Who knows what is serving. Any thread may ask."""
+
+    def all(self) -> Mapping[str, bool]:
+        """Whether each model, each MODEL/VERSION, and the whole server (the empty name) is serving."""
+
+    def failed(self) -> Mapping[str, Sequence[int]]:
+        """The versions that could not be loaded, by model."""
 
 
 class _Handler(MetricsHandler):
     timeout = 10  # seconds for a client to send its request
-    serving: ClassVar[Serving]
+    health: ClassVar[Health]
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -40,12 +47,14 @@ class _Handler(MetricsHandler):
             self.send_error(404, "the pages here are /metrics and /healthz")
 
     def _send_health(self, model: str) -> None:
-        serving = type(self).serving(model)
+        health = type(self).health
+        serving = health.all().get(model)
         if serving is None:
             code, status = 404, "SERVICE_UNKNOWN"
         else:
             code, status = (200, "SERVING") if serving else (503, "NOT_SERVING")
-        body = json.dumps({"status": status}).encode() + b"\n"
+        failed = {name: versions for name, versions in health.failed().items() if model in ("", name)}
+        body = json.dumps({"status": status} | ({"failed": failed} if failed else {})).encode() + b"\n"
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -95,8 +104,8 @@ class MetricsServer:
         The port can't be bound.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, serving: Serving) -> None:
-        handler = type("Handler", (_Handler,), {"registry": registry, "serving": staticmethod(serving)})
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
+        handler = type("Handler", (_Handler,), {"registry": registry, "health": health})
         try:
             family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             server = type("Server", (_Server,), {"address_family": family})

@@ -180,12 +180,12 @@ class Server:
             await self._load()
             await self._team.loaded()
             await self._listen()
-            self._team.report(self._health.all())
+            self._team.report(self._health.all(), self._health.failed())
             self._team.listening()
 
     def _report(self, team: Team) -> None:
         self._metrics.refresh()
-        team.report(self._health.all())
+        team.report(self._health.all(), self._health.failed())
         asyncio.get_running_loop().call_later(_REPORT_SECONDS, self._report, team)
 
     async def _listen(self) -> None:
@@ -199,9 +199,8 @@ class Server:
         if (admin := listen_to_administrators(settings, self._protection, self._models)) is not None:
             self._admin, about["admin_port"] = admin
         if self._team is None:
-            self._http = MetricsServer(
-                settings.metrics_host, settings.metrics_port, self._metrics.registry, self._health.serving
-            )
+            registry, health = self._metrics.registry, self._health
+            self._http = MetricsServer(settings.metrics_host, settings.metrics_port, registry, health)
             about["metrics_port"] = self._http.port
         await server.start()
         self._grpc = server
@@ -229,6 +228,7 @@ class Server:
             self._health.forget(model)
         else:
             self._health.set(model, served)
+            self._health.set_versions(model, self._repository.statuses(model))
         if not self._repository.loading:
             self._tell_of_all()
 

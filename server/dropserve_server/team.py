@@ -32,5 +32,5 @@ class Team(Protocol):
     def leaving(self, port: int) -> None:
         """Told that a port is about to be closed."""
 
-    def report(self, health: Mapping[str, bool]) -> None:
-        """Told what is serving, now and then."""
+    def report(self, health: Mapping[str, bool], failed: Mapping[str, list[int]]) -> None:
+        """Told what is serving, and which versions of models could not be loaded, now and then."""

@@ -30,6 +30,8 @@ TIMEOUT = 60.0
         ("targets", SERVING),
         ("wave", SERVING),
         ("damaged", NOT_SERVING),
+        ("targets/2", SERVING),
+        ("damaged/1", NOT_SERVING),
     ],
 )
 def test_check_overall_and_per_model(ask: Asker, service: str, status: int) -> None:
@@ -41,9 +43,10 @@ def test_check_overall_and_per_model(ask: Asker, service: str, status: int) -> N
     watch.cancel()
 
 
-def test_an_unknown_name_is_not_found_and_watched_in_vain(ask: Asker) -> None:
+@pytest.mark.parametrize("service", ["nothing", "targets/9", "targets/", "/2"])
+def test_an_unknown_name_is_not_found_and_watched_in_vain(ask: Asker, service: str) -> None:
     health = health_pb2_grpc.HealthStub(ask.channel)
-    request = health_pb2.HealthCheckRequest(service="nothing")
+    request = health_pb2.HealthCheckRequest(service=service)
     with pytest.raises(grpc.RpcError) as refusal:
         health.Check(request, timeout=TIMEOUT)  # type: ignore[attr-defined]
     assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
@@ -55,13 +58,14 @@ def test_an_unknown_name_is_not_found_and_watched_in_vain(ask: Asker) -> None:
 @pytest.mark.parametrize(
     ("query", "answer"),
     [
-        ("", (200, {"status": "SERVING"})),
+        ("", (200, {"status": "SERVING", "failed": {"damaged": [1]}})),
         ("?model=targets", (200, {"status": "SERVING"})),
-        ("?model=damaged", (503, {"status": "NOT_SERVING"})),
+        ("?model=damaged", (503, {"status": "NOT_SERVING", "failed": {"damaged": [1]}})),
+        ("?model=targets/1", (200, {"status": "SERVING"})),
         ("?model=nothing", (404, {"status": "SERVICE_UNKNOWN"})),
     ],
 )
-def test_the_same_over_http(server: ServerProcess, query: str, answer: tuple[int, dict[str, str]]) -> None:
+def test_the_same_over_http(server: ServerProcess, query: str, answer: tuple[int, dict[str, object]]) -> None:
     assert server.healthz(query) == answer
 
 

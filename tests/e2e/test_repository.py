@@ -140,6 +140,14 @@ def test_what_is_published_is_served_and_what_is_broken_is_not(
         assert states == dict.fromkeys("34567", model_pb2.VERSION_STATE_FAILED)
         check = health_pb2.HealthCheckRequest(service="net")
         assert health.Check(check, timeout=TIMEOUT).status == health_pb2.HealthCheckResponse.SERVING  # type: ignore[attr-defined]
+        assert server.healthz("?model=net") == (
+            200,
+            {"status": "SERVING", "failed": {"net": [3, 4, 5, 6, 7]}},
+        )
+        for name, status in (("net/2", "SERVING"), ("net/7", "NOT_SERVING")):
+            check = health_pb2.HealthCheckRequest(service=name)
+            answer = health.Check(check, timeout=TIMEOUT)  # type: ignore[attr-defined]
+            assert health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status) == status
         failures = scraped['dropserve_model_load_failures_total{model="net"}']
         assert failures == 5  # and not once more at every look
 

@@ -151,6 +151,19 @@ def test_what_is_not_a_number_does_not_spoil_the_sum() -> None:
     assert registry.get_sample_value("h_count") == 1
 
 
+class Health:
+    """What is serving, as it is told."""
+
+    def __init__(self, serving: Mapping[str, bool]) -> None:
+        self._serving = serving
+
+    def all(self) -> Mapping[str, bool]:
+        return self._serving
+
+    def failed(self) -> dict[str, list[int]]:
+        return {"iris": [3, 10]} if "iris" in self._serving else {}
+
+
 @contextmanager
 def metrics_server(
     registry: CollectorRegistry | None = None,
@@ -158,7 +171,7 @@ def metrics_server(
     host: str = "127.0.0.1",
 ) -> Iterator[str]:
     """Run one for the time of the context; yields where."""
-    server = MetricsServer(host, 0, registry or CollectorRegistry(), (serving or {}).get)
+    server = MetricsServer(host, 0, registry or CollectorRegistry(), Health(serving or {}))
     try:
         yield f"http://{host}:{server.port}"
     finally:
@@ -189,12 +202,14 @@ def test_metrics_are_one_page_over_http(host: str) -> None:
 def test_health_is_another_page() -> None:
     serving = {"": True, "iris": True, "a b/c&d": False}
     with metrics_server(serving=serving) as root:
-        assert get(f"{root}/healthz") == (200, '{"status": "SERVING"}\n')
-        assert get(f"{root}/healthz?model=iris") == (200, '{"status": "SERVING"}\n')
+        failed = '{"status": "SERVING", "failed": {"iris": [3, 10]}}\n'
+        assert get(f"{root}/healthz") == get(f"{root}/healthz?model=iris") == (200, failed)
         assert get(f"{root}/healthz?model=a%20b%2Fc%26d") == (503, '{"status": "NOT_SERVING"}\n')
         assert get(f"{root}/healthz?model=nothing") == (404, '{"status": "SERVICE_UNKNOWN"}\n')
         serving[""] = False
-        assert get(f"{root}/healthz") == (503, '{"status": "NOT_SERVING"}\n')
+        assert get(f"{root}/healthz") == (503, failed.replace("SERVING", "NOT_SERVING"))
+    with metrics_server(serving={"": True}) as root:
+        assert get(f"{root}/healthz") == (200, '{"status": "SERVING"}\n')
 
 
 def test_a_caller_that_leaves_early_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -214,4 +229,4 @@ def test_a_taken_port_is_told_in_one_line() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(StartupError, match=f"can't listen on metrics port 127.0.0.1:{port}: .*in use"):
-            MetricsServer("127.0.0.1", port, CollectorRegistry(), lambda _: None)
+            MetricsServer("127.0.0.1", port, CollectorRegistry(), Health({}))

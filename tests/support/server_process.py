@@ -99,7 +99,7 @@ class ServerProcess:
         self.signal(signal.SIGTERM)
         return self.wait()
 
-    def healthz(self, query: str = "") -> tuple[int, dict[str, str]]:
+    def healthz(self, query: str = "") -> tuple[int, dict[str, Any]]:
         """What /healthz answers: the status, and the document."""
         url = f"http://127.0.0.1:{self.metrics_port}/healthz{query}"
         try:

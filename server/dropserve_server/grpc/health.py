@@ -1,4 +1,4 @@
-"""grpc.health.v1.Health: Check and Watch, overall (the empty name) and per model.
+"""grpc.health.v1.Health: Check and Watch, overall (the empty name), per model, and per MODEL/VERSION.
 
 grpcio-health-checking brings a servicer of its own, whose watches never end by themselves: a server
 that waits for its calls to finish would wait for every watcher to leave.
@@ -7,10 +7,13 @@ that waits for its calls to finish would wait for every watcher to leave.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from dropserve_server.served import VersionStatus
 
 OVERALL = ""
 
@@ -25,6 +28,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     def __init__(self) -> None:
         self._serving = {OVERALL: False}
+        self._versions: dict[str, dict[str, bool]] = {}
+        self._failed: dict[str, list[int]] = {}
         self._draining = False
         self._closed = False
         self._changed = asyncio.Event()
@@ -39,14 +44,30 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         serving = self._serving.get(service)
         return None if serving is None else serving and not self._draining
 
+    def set_versions(self, model: str, statuses: Iterable[VersionStatus]) -> None:
+        """Tell how the versions of a model stand."""
+        wanted = [status for status in statuses if status.state != "unloaded"]
+        self._versions[model] = {f"{model}/{each.version}": each.state == "serving" for each in wanted}
+        self._failed[model] = [each.version for each in wanted if each.reason]
+        self._notify()
+
     def forget(self, service: str) -> None:
         """There is no such service any more."""
         self._serving.pop(service, None)
+        self._versions.pop(service, None)
+        self._failed.pop(service, None)
         self._notify()
 
     def all(self) -> dict[str, bool]:
-        """Whether each service is serving."""
-        return {service: serving and not self._draining for service, serving in self._serving.items()}
+        """Whether each service, and each MODEL/VERSION, is serving. Any thread may ask."""
+        every = dict(self._serving)
+        for versions in self._versions.copy().values():
+            every |= versions
+        return {name: serving and not self._draining for name, serving in every.items()}
+
+    def failed(self) -> dict[str, list[int]]:
+        """The versions that could not be loaded as they are now, by model, ascending. Any thread may ask."""
+        return {model: versions for model, versions in sorted(self._failed.copy().items()) if versions}
 
     def drain(self) -> None:
         """Nothing is serving from now on."""
@@ -85,6 +106,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     def _status(self, service: str) -> int:
         serving = self.serving(service)
+        if serving is None:
+            versions = self._versions.get(service.rpartition("/")[0], {})
+            serving = versions[service] and not self._draining if service in versions else None
         return _UNKNOWN if serving is None else _SERVING if serving else _NOT_SERVING
 
     def _notify(self) -> None:

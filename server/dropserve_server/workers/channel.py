@@ -1,8 +1,9 @@
 """What a supervisor and a worker tell each other: JSON objects, one a line, over a pair of sockets.
 
 The first line is the supervisor's, ``{"number": 1, "settings": {...}, "orders": {...}}``. Then the worker
-says how far it is, ``{"state": "loaded" | "listening"}``, what is serving and which orders hold,
-``{"health": {"": true, "MODEL": true, ...}, "orders": {...}}``, or why it can't start,
+says how far it is, ``{"state": "loaded" | "listening"}``, what is serving, what can't be, which orders hold,
+``{"health": {"": true, "MODEL": true, ...}, "failed_versions": {"MODEL": [3]}, "orders": {...}}``, or why it
+can't start,
 ``{"failed": "..."}``, and the supervisor what to do, ``{"do": "join", "orders": {...}}`` or
 ``{"do": "drain" | "abort"}``.
 

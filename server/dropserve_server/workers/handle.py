@@ -33,6 +33,8 @@ class Handle:
         Whether it has opened the port.
     health : dict
         Whether it is serving, by the name of a model, and in all, by the empty one.
+    failed_versions : dict
+        Those that it could not load, by the name of a model.
     orders : dict
         The administrator's orders that it holds to, by the name of a model.
     joined : bool
@@ -45,6 +47,7 @@ class Handle:
         self.failure: str | None = None
         self.listening = False
         self.health: dict[str, bool] = {}
+        self.failed_versions: dict[str, list[int]] = {}
         self.orders: dict[str, Any] = {}
         self.joined = False
         self._process = process
@@ -115,6 +118,7 @@ class Handle:
                 state = message.get("state")
                 self.failure = message.get("failed", self.failure)
                 self.health = message.get("health", self.health)
+                self.failed_versions = message.get("failed_versions", self.failed_versions)
                 self.orders = message.get("orders", self.orders)
                 if state == "loaded":
                     self._loaded.set_result(True)

@@ -99,7 +99,7 @@ class Supervisor:
                 ports["admin_port"] = held.enter_context(admin)
             self._settings = settings.model_copy(update=ports)
             self.registry.register(WorkersCollector(Path(folder), self._pids))
-            http = MetricsServer(settings.metrics_host, settings.metrics_port, self.registry, self._serving)
+            http = MetricsServer(settings.metrics_host, settings.metrics_port, self.registry, self)
             log.info(
                 "supervising",
                 extra={
@@ -197,6 +197,19 @@ class Supervisor:
 
     def _note_that_one_serves(self) -> None:
         self._has_served = True
+
+    def all(self) -> dict[str, bool]:
+        """Whether each model, and each MODEL/VERSION, is served by any worker. Any thread may ask."""
+        names = {"", *(name for worker in self._listening() for name in worker.health)}
+        return {name: serving for name in names if (serving := self._serving(name)) is not None}
+
+    def failed(self) -> dict[str, list[int]]:
+        """The versions that any worker could not load, by model, ascending. Any thread may ask."""
+        failed: dict[str, set[int]] = {}
+        for worker in self._listening():
+            for model, versions in worker.failed_versions.items():
+                failed.setdefault(model, set()).update(versions)
+        return {model: sorted(failed[model]) for model in sorted(failed)}
 
     def _serving(self, name: str) -> bool | None:
         said = [worker.health[name] for worker in self._listening() if name in worker.health]

@@ -65,9 +65,9 @@ class Membership:
             os.close(descriptor)
             del self._held[descriptor]
 
-    def report(self, health: Mapping[str, bool]) -> None:
-        """Say what is serving, where that has changed."""
-        news = {"health": health} | self._holding_to()
+    def report(self, health: Mapping[str, bool], failed: Mapping[str, list[int]]) -> None:
+        """Say what is serving and what could not be loaded, where that has changed."""
+        news = {"health": health, "failed_versions": failed} | self._holding_to()
         if news != self._told:
             self._channel.send(**news)
             self._told = news
