@@ -73,11 +73,29 @@ def watching(asked: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> 
         yield watcher
 
 
-def test_the_page_is_as_prometheus_wants_it(asked: ServerProcess) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{asked.metrics_port}/metrics", timeout=60) as page:
-        text = page.read().decode()
+def check_page(server: ServerProcess) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=60) as page:
+        text: str = page.read().decode()
     assert "dropserve_requests_total" in text
     assert promtool("check", "metrics", text=text) == ""
+    return text
+
+
+def test_the_page_is_as_prometheus_wants_it(asked: ServerProcess) -> None:
+    check_page(asked)
+
+
+def test_the_page_of_several_workers_is_too(tmp_path: Path) -> None:
+    program("promtool")
+    repository = example_repository.fill(tmp_path)
+    with server_process(repository, "--workers", "2") as server:
+        for _ in range(4):  # who answers is the kernel's choice
+            with grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                ask(Asker(channel))
+        server.scrape_until(lambda found: found.get('dropserve_passes_total{model="targets"}') == 4 * 30)
+        text = check_page(server)
+    assert "dropserve_workers 2.0" in text
+    assert 'process_cpu_seconds_total{worker="2"}' in text
 
 
 def test_the_alerts_are_valid_and_fire_when_they_should() -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
 
-from support.fuzzing import OPTIONS, TARGETS, Findings, fuzz, wrong_with
+from dropserve.v1.prediction_pb2 import PredictRequest
+from support import fuzzed_repository
+from support.fuzzing import GROWTH, OPTIONS, TARGETS, Findings, fuzz, wrong_with
 from support.mutation import mutated
+from support.prediction_client import Asker, array_of
 from support.server_process import ServerProcess, server_process
 
 REQUESTS = 600
 
 
 @pytest.fixture(scope="module")
-def fuzzed(repository: Path) -> Iterator[ServerProcess]:
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    repository = fuzzed_repository.fill(tmp_path_factory.mktemp("fuzzed"))
     with server_process(repository, *OPTIONS) as process:
         yield process
 
@@ -31,6 +35,31 @@ def test_mutated_requests_are_the_callers_doing(fuzzed: ServerProcess, name: str
     assert findings.wrong == []
     assert wrong_with(fuzzed) == []
     assert len(findings.statuses) > 1  # some are refused, and some are not
+
+
+def test_memory_does_not_grow_with_requests(fuzzed: ServerProcess) -> None:
+    def send(seed: int) -> None:
+        for target in TARGETS.values():
+            findings = asyncio.run(fuzz(target.address(fuzzed), target, seed, REQUESTS // 4))
+            assert findings.wrong == []
+
+    send(2)  # what grows once has grown
+    settled = fuzzed.resident_bytes()
+    send(3)
+    send(4)
+    assert fuzzed.resident_bytes() < GROWTH * settled
+
+
+@pytest.mark.parametrize(("name", "interval"), [("calibrated", 0.5), ("mixed", 0.0)])
+def test_what_is_fuzzed_is_answered_as_it_is(fuzzed: ServerProcess, name: str, interval: float) -> None:
+    with grpc.insecure_channel(fuzzed.address) as channel:
+        good = [each for each in TARGETS["predict"].seeds if isinstance(each, PredictRequest)]
+        asked = [each for each in good if each.model == name]
+        assert {each.HasField("monte_carlo") for each in asked} == {True, False}
+        for each in asked:
+            answer = Asker(channel).stub.Predict(each, timeout=60)
+            assert np.isfinite(array_of(answer.mean)).all()
+            assert answer.HasField("interval_lower") == (interval > 0)
 
 
 def test_mutations_are_of_every_kind_and_the_same_for_a_seed() -> None:

@@ -9,9 +9,12 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -19,13 +22,14 @@ import pytest
 
 from dropserve.v1.prediction_pb2 import MonteCarlo
 from dropserve.v1.prediction_pb2_grpc import PredictionServiceStub
-from dropserve_client import AsyncClient
+from dropserve_client import AsyncClient, Client, Prediction
 from support.example_repository import rows_for
 from support.prediction_client import Asker, refusal_of, request
 from support.server_process import TIMEOUT, ServerProcess, serve_to_the_end, server_process
 
 ROWS = rows_for("targets", 1)
 SLOW = request("classes", rows_for("classes", 500), MonteCarlo(passes=1000, seed=1))
+BARS = {"passes": 60, "seed": 9}
 ENDLESS = request("classes", rows_for("classes", 16_000), MonteCarlo(passes=10_000))
 # gRPC shares one connection between channels of equal options; these are to have their own.
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
@@ -71,7 +75,8 @@ def test_one_page_shows_what_all_workers_did(
 ) -> None:
     team.healthz_until(200)  # a worker has the port open before the supervisor hears of it
     assert team.healthz("?model=targets") == (200, {"status": "SERVING"})
-    assert team.healthz("?model=damaged") == (503, {"status": "NOT_SERVING"})
+    assert team.healthz("?model=damaged") == (503, {"status": "NOT_SERVING", "failed": {"damaged": [1]}})
+    assert team.healthz("?model=targets/2") == (200, {"status": "SERVING"})
     assert team.healthz("?model=nothing") == (404, {"status": "SERVICE_UNKNOWN"})
     for channel in channels:
         for _ in range(5):
@@ -109,12 +114,18 @@ def test_one_page_shows_what_all_workers_did(
 async def ask_while_a_worker_dies(
     team: ServerProcess, victim: int
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """What each caller got, call by call: those with the SDK, and those that do not repeat a call."""
+    """What each caller got, call by call: those with the SDK, and those that do not repeat a call.
+
+    Of those with the SDK, half await and half wait, and every other one asks for error bars.
+    """
     clients = [AsyncClient(team.address, channel_options=OWN_CONNECTION) for _ in range(CONNECTIONS)]
+    waiting = [Client(team.address, channel_options=OWN_CONNECTION) for _ in range(CONNECTIONS)]
+    threads = ThreadPoolExecutor(CONNECTIONS)
+    modes: list[dict[str, Any]] = [{}, BARS]
     once = [*OWN_CONNECTION, ("grpc.enable_retries", 0)]
     channels = [grpc.aio.insecure_channel(team.address, options=once) for _ in range(CONNECTIONS)]
     stubs = [PredictionServiceStub(channel) for channel in channels]
-    with_sdk: list[list[str]] = [[] for _ in range(2 * CONNECTIONS)]
+    with_sdk: list[list[str]] = [[] for _ in range(3 * CONNECTIONS)]
     bare: list[list[str]] = [[] for _ in range(2 * CONNECTIONS)]
     enough = asyncio.Event()
     question = request("targets", ROWS)
@@ -135,10 +146,23 @@ async def ask_while_a_worker_dies(
         while any(len(outcomes) < n for outcomes, n in zip((*with_sdk, *bare), enough, strict=True)):
             await asyncio.sleep(0.01)
 
-    asking = [
-        caller(lambda c=client: c.predict("targets", ROWS), outcomes)  # type: ignore[misc]
-        for client, outcomes in zip(clients * 2, with_sdk, strict=True)
-    ]
+    with Client(team.address) as first:
+        known = [first.predict("targets", ROWS, **mode).mean for mode in modes]
+
+    def checked(prediction: Prediction, mode: int) -> None:
+        assert abs(prediction.mean - known[mode]).max() < 1e-5
+
+    async def awaited(client: AsyncClient, mode: int) -> None:
+        checked(await client.predict("targets", ROWS, **modes[mode]), mode)
+
+    async def in_a_thread(client: Client, mode: int) -> None:
+        loop = asyncio.get_running_loop()
+        ask = partial(client.predict, "targets", ROWS, **modes[mode])
+        checked(await loop.run_in_executor(threads, ask), mode)
+
+    ways = [partial(awaited, client, number // CONNECTIONS) for number, client in enumerate(clients * 2)]
+    ways += [partial(in_a_thread, client, number % 2) for number, client in enumerate(waiting)]
+    asking = [caller(ask, outcomes) for ask, outcomes in zip(ways, with_sdk, strict=True)]
     asking += [
         caller(lambda s=stub: s.Predict(question, timeout=TIMEOUT), outcomes)  # type: ignore[misc]
         for stub, outcomes in zip(stubs * 2, bare, strict=True)
@@ -155,6 +179,9 @@ async def ask_while_a_worker_dies(
     await asyncio.gather(*callers)
     for client in clients:
         await client.close()
+    for each in waiting:
+        each.close()
+    threads.shutdown()
     for channel in channels:
         await channel.close()
     return with_sdk, bare
@@ -182,7 +209,7 @@ def test_a_killed_worker_is_replaced_and_clients_with_retries_do_not_notice(team
     assert found["dropserve_worker_restarts_total"] == 1
     # What the dead one counted in its last quarter of a second is gone, what it counted before is not.
     since = sum(outcomes.count("answered") for outcomes in (*with_sdk, *bare))
-    assert before < answered(found) <= before + since + 4 * CONNECTIONS
+    assert before < answered(found) <= before + since + 6 * CONNECTIONS
     assert found['dropserve_model_load_failures_total{model="damaged"}'] == 3
 
     os.kill(successor, signal.SIGTERM)  # somebody ends a worker by hand: it drains, and is replaced as well

@@ -28,7 +28,7 @@ from dropserve.inference import service_pb2
 from dropserve.v1 import administration_pb2, prediction_pb2
 from dropserve.v1.prediction_pb2 import MonteCarlo, PredictRequest
 from dropserve.v1.tensor_pb2 import Tensor
-from support import example_repository
+from support import example_repository, fuzzed_repository
 from support.mutation import mutated
 from support.open_inference import infer_request
 from support.prediction_client import request
@@ -64,6 +64,8 @@ class Target:
         Of a stream whose answers have a field `error` of their own: what they are.
     admin : bool
         Whether it is one of the admin port.
+    watched : bool
+        Whether its answers have no end: one is enough.
     """
 
     method: str
@@ -71,6 +73,7 @@ class Target:
     streamed: bool = False
     answer: type[Message] | None = None
     admin: bool = False
+    watched: bool = False
 
     def address(self, server: ServerProcess) -> str:
         """The address of the port that it is one of."""
@@ -89,6 +92,10 @@ def _predict_requests() -> list[PredictRequest]:
         request("classes", rows("classes"), MonteCarlo(masks=prediction_pb2.MASKS_INDEPENDENT)),
         request("wave", rows("targets"), MonteCarlo(passes=2)),
         request("plain", rows("plain", 1)),
+        request("calibrated", rows("targets"), interval=0.5),
+        request("calibrated", rows("targets"), MonteCarlo(passes=20, seed=7), interval=0.5),
+        request("mixed", fuzzed_repository.mixed_rows(4)),
+        request("mixed", fuzzed_repository.mixed_rows(4), MonteCarlo(passes=20)),
     ]
 
 
@@ -101,6 +108,10 @@ def _infer_requests() -> list[Message]:
         infer_request("targets", rows, every, raw=False),
         infer_request("classes", example_repository.rows_for("classes", 3), datatype="FP64", raw=False),
         infer_request("plain", example_repository.rows_for("plain", 1), datatype="FP16"),
+        infer_request("calibrated", rows, {"interval": 0.5}),
+        infer_request("calibrated", rows, {"passes": 20, "interval": 0.5}, raw=False),
+        infer_request("mixed", fuzzed_repository.mixed_rows(4), {"passes": 20}),
+        infer_request("mixed", fuzzed_repository.mixed_rows(4), datatype="FP64"),
     ]
 
 
@@ -119,6 +130,9 @@ TARGETS = {
     "infer": Target(f"{_OPEN_INFERENCE}/ModelInfer", _infer_requests()),
     # Its answers name no status; bugs are in the log.
     "infer-stream": Target(f"{_OPEN_INFERENCE}/ModelStreamInfer", _infer_requests(), True),
+    "server-live": Target(f"{_OPEN_INFERENCE}/ServerLive", [service_pb2.ServerLiveRequest()]),
+    "server-ready": Target(f"{_OPEN_INFERENCE}/ServerReady", [service_pb2.ServerReadyRequest()]),
+    "server-metadata": Target(f"{_OPEN_INFERENCE}/ServerMetadata", [service_pb2.ServerMetadataRequest()]),
     "model-ready": Target(f"{_OPEN_INFERENCE}/ModelReady", [service_pb2.ModelReadyRequest(name="targets")]),
     "model-metadata": Target(
         f"{_OPEN_INFERENCE}/ModelMetadata", [service_pb2.ModelMetadataRequest(name="targets", version="1")]
@@ -133,6 +147,9 @@ TARGETS = {
         f"{_OPEN_INFERENCE}/RepositoryIndex", [service_pb2.RepositoryIndexRequest(ready=True)]
     ),
     "health": Target("/grpc.health.v1.Health/Check", [health_pb2.HealthCheckRequest(service="targets")]),
+    "health-watch": Target(
+        "/grpc.health.v1.Health/Watch", [health_pb2.HealthCheckRequest(service="targets")], watched=True
+    ),
     "reflection": Target(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         [
@@ -189,6 +206,7 @@ async def fuzz(address: str, target: Target, seed: int, requests: int) -> Findin
         # Where a stream ends while it is written to, the asyncio client forgets its status (grpc#36066).
         with grpc.insecure_channel(address) as streaming:
             one: Any = channel.unary_unary(target.method)
+            watch: Any = channel.unary_stream(target.method)
             stream: Any = streaming.stream_stream(target.method)
 
             async def sender() -> None:
@@ -196,7 +214,7 @@ async def fuzz(address: str, target: Target, seed: int, requests: int) -> Findin
                     if target.streamed:
                         await asyncio.to_thread(_send_stream, stream, target, batch, findings)
                     else:
-                        await _send_one(one, batch[0], findings)
+                        await _send_one(watch if target.watched else one, batch[0], findings)
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(IN_FLIGHT):
@@ -213,7 +231,12 @@ def _messages(target: Target, seed: int, requests: int) -> Iterator[list[bytes]]
 
 async def _send_one(call: Any, message: bytes, findings: Findings) -> None:
     try:
-        await call(message, timeout=TIMEOUT)
+        under_way = call(message, timeout=TIMEOUT)
+        if isinstance(under_way, grpc.aio.UnaryStreamCall):
+            await anext(aiter(under_way))
+            under_way.cancel()
+        else:
+            await under_way
     except grpc.aio.AioRpcError as error:
         findings.note(error.code(), error.details() or "", message)
     else:
@@ -250,7 +273,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        repository = example_repository.fill(Path(temporary))
+        repository = fuzzed_repository.fill(Path(temporary))
         return max([_tell(repository, name, args.seed, args.requests) for name in args.target or TARGETS])
 
 
