@@ -47,9 +47,9 @@ def test_rates_and_percentiles_are_printed(run: Run, service: FakeService) -> No
 
 def test_the_rows_of_a_file_are_asked_in_turns(run: Run, service: FakeService, table: Path) -> None:
     assert run("bench", "toy", *BRIEFLY, "--input", table)[0] == 0
-    asked = [np.frombuffer(call.inputs.raw, "<f4").tolist() for call in service.predict_calls]
-    assert asked[:2] == [[1, 2, 3], [4, 5, 6]]
-    assert {tuple(rows) for rows in asked} == {(1, 2, 3), (4, 5, 6)}
+    asked = [tuple(np.frombuffer(call.inputs.raw, "<f4").tolist()) for call in service.predict_calls]
+    assert set(asked) == {(1, 2, 3), (4, 5, 6)}
+    assert abs(asked.count((1, 2, 3)) - asked.count((4, 5, 6))) <= 1
     status, out, err = run("bench", "toy", "--input", table, "--rows", "3")
     assert (status, out) == (2, "")
     assert "the file has 2 rows, and a call is to have 3" in err
@@ -71,7 +71,10 @@ def test_what_is_refused_or_fails_is_counted(run: Run, service: FakeService) -> 
     with serving(Busy()) as target:
         status, out, err = run("bench", "toy", "--seconds", "0.5", "--concurrency", "1", server=target)
     assert (status, err) == (1, "")
-    assert out.splitlines()[3:] == ["refused: 2 RESOURCE_EXHAUSTED", "failed: 1 INTERNAL; the first: a bug"]
+    refused, failed = out.splitlines()[3:]
+    assert refused == "refused: 2 RESOURCE_EXHAUSTED"
+    assert failed.startswith("failed: 1 INTERNAL; the first: ")
+    assert failed.endswith("a bug")
 
 
 @pytest.mark.parametrize(
