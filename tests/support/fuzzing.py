@@ -39,8 +39,8 @@ IN_FLIGHT = 16
 STREAMED = 4  # messages of one stream
 GROWTH = 1.1
 
-# So low that no mutation is a long computation; so is the server's memory.
-LIMITS = {"max-passes": 200, "max-rows": 200, "max-memory-bytes": 2**24, "max-message-bytes": 2**20}
+# So low that no mutation is a long computation, and memory is just enough for a good one.
+LIMITS = {"max-passes": 200, "max-rows": 200, "max-memory-bytes": 2**26, "max-message-bytes": 2**20}
 OPTIONS = ["--admin-port", "0"]
 OPTIONS += [text for name, value in LIMITS.items() for text in (f"--{name}", str(value))]
 
