@@ -42,7 +42,7 @@ class MonteCarloOptions:
         (unless quantiles or samples are asked for).
     mean_tolerance, std_tolerance : float or None
         Stop at fewer passes, row by row, once the standard error of the mean (of the standard deviation)
-        is at most this share of the row's standard deviation, for every output.
+        is safely within this share of the row's standard deviation, for every output.
     """
 
     passes: int = DEFAULT_PASSES

@@ -35,6 +35,8 @@ from dropserve_models.prediction import FloatArray, MonteCarloOptions, Predictio
 
 Rows: TypeAlias = slice | NDArray[np.intp]
 
+FEWEST_STRATA = 4
+"""Before there are so many, nothing is concluded from how far they are apart."""
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -206,15 +208,23 @@ class Estimate:
         return Moments(shifted, variance + of_mean, of_mean, of_variance)
 
     def converged(self, rows: Rows) -> NDArray[np.bool_]:
-        """Which of some rows have reached the tolerances asked for; see `MonteCarloOptions`."""
+        """Which of some rows have reached the tolerances asked for; see `MonteCarloOptions`.
+
+        Rows are looked at time and again, and would stop where their standard error happens to come out
+        small: two strata are often nearly equal. So none stops before `FEWEST_STRATA`, and squares of errors
+        count for 1 + 4 / (strata - 1) times what they are. Errors are then the tolerance in the root mean
+        square, within a few hundredths, however many strata that takes (`test_adaptive`).
+        """
+        strata = int(self._strata[rows].min())
         mean_tolerance, std_tolerance = self._options.mean_tolerance, self._options.std_tolerance
         _, variance, of_mean, of_variance = self.moments(rows)
-        reached = np.full(variance.shape[1], of_mean is not None)
+        reached = np.full(variance.shape[1], strata >= FEWEST_STRATA)
+        caution = 1.0 + 4.0 / max(strata - 1, 1)
         if mean_tolerance is not None and of_mean is not None:
-            reached &= (of_mean <= mean_tolerance**2 * variance).all(axis=0)
+            reached &= (caution * of_mean <= mean_tolerance**2 * variance).all(axis=0)
         if std_tolerance is not None and of_variance is not None:
             # The error of the std, relative to it, is that of the variance over twice the variance.
-            reached &= (of_variance <= np.square(2.0 * std_tolerance * variance)).all(axis=0)
+            reached &= (caution * of_variance <= np.square(2.0 * std_tolerance * variance)).all(axis=0)
         return reached
 
     def result(self, *, exact: bool = False) -> Prediction:
