@@ -7,10 +7,11 @@ machine and gRPC do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from benchmarks.serving.targets import predict_target
 HIGH, LOW = 0.7, 0.2
 """Shares of the peak: beside nothing else, and beside a flood (both with and without it)."""
 FLOOD_CALLERS, FLOOD_ROWS, FLOOD_PASSES = 8, 64, 100
+LONGER = 2
+"""Percentiles need more calls than rates do: rounds are so many times longer."""
 
 
 def measure(report: Report, folder: Path, generate: LoadGenerator, seconds: float, rounds: int) -> None:
@@ -38,35 +41,45 @@ def measure(report: Report, folder: Path, generate: LoadGenerator, seconds: floa
             peak, echo_peak = (
                 generate.rate(asked, calibrated(generate, asked, seconds)) for asked in (target, echoed)
             )
-            at = partial(generate.latencies, target, seconds=seconds)
+            at = partial(generate.latencies, target, seconds=LONGER * seconds)
+            calls = calibrated(generate, bars, LONGER * seconds, FLOOD_CALLERS)
+            rates: list[float] = []
             measured = interleave(
                 {
-                    "echo": partial(generate.latencies, echoed, HIGH * echo_peak, seconds),
+                    "echo": partial(generate.latencies, echoed, HIGH * echo_peak, LONGER * seconds),
                     "high": partial(at, HIGH * peak),
                     "low": partial(at, LOW * peak),
-                    "flooded": partial(_flooded, generate, target, bars, LOW * peak, seconds),
+                    "flooded": partial(_flooded, partial(at, LOW * peak), generate, bars, calls, rates),
                 },
                 rounds,
             )
+    tail = None
     for case, high in (
         (f"grpc.aio echo, at {HIGH:.0%} of its peak", measured["echo"]),
         (f"{SMALL.name}, 1 row, at {HIGH:.0%} of the peak", measured["high"]),
     ):
         middle = report.add(case, "p50", _percentiles(high, 50), "ms")
-        report.add(case, "p99", _percentiles(high, 99), "ms", against=middle)
+        last = report.add(case, "p99", _percentiles(high, 99), "ms", against=middle)
+        ratios = [p99 / p50 for p99, p50 in zip(last.rounds, middle.rounds, strict=True)]
+        tail = report.add(case, "p99 / p50", ratios, "times", against=tail)
     case = f"{SMALL.name}, 1 row, at {LOW:.0%} of the peak"
     alone = report.add(case, "p99", _percentiles(measured["low"], 99), "ms")
     flooded = f"{case}, {FLOOD_CALLERS} callers of {LARGE.name}, {FLOOD_ROWS} rows, {FLOOD_PASSES} passes"
     report.add(flooded, "p99", _percentiles(measured["flooded"], 99), "ms", against=alone)
+    report.add(flooded, "their requests a second", rates, "1/s")
 
 
 def _flooded(
-    generate: LoadGenerator, target: Target, bars: Target, calls_a_second: float, seconds: float
+    measure_latencies: Callable[[], NDArray[np.float64]],
+    generate: LoadGenerator,
+    bars: Target,
+    calls: int,
+    rates: list[float],
 ) -> NDArray[np.float64]:
-    with flood(generate, bars, FLOOD_CALLERS) as rates:
-        latencies = generate.latencies(target, calls_a_second, seconds)
-    if not rates:
-        raise RuntimeError("the flood made no call")
+    """The latencies beside a flood; its own rate is added to `rates`."""
+    with flood(generate, bars, FLOOD_CALLERS, calls) as parts:
+        latencies = measure_latencies()
+    rates.append(median(parts))
     return latencies
 
 

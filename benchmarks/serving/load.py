@@ -27,10 +27,12 @@ from numpy.typing import NDArray
 CONCURRENCY = 64
 """Callers, each with a connection and one call at a time."""
 
+SPREAD_CALLERS = 61
+"""Callers at a given rate: a prime, see `evenly`."""
+
 PREDICT = "/dropserve.v1.PredictionService/Predict"
 _LONGEST_SECONDS = 300
 _WARM_UP_SECONDS = 0.5  # of a given rate, while callers connect
-_FLOOD_CALLS = 4  # a caller, until it connects anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +85,17 @@ def calibrated(generate: LoadGenerator, target: Target, seconds: float, callers:
 
 
 @contextmanager
-def flood(generate: LoadGenerator, target: Target, callers: int) -> Iterator[list[float]]:
-    """Calls as fast as they are answered for the time of a context; afterwards the rates of their parts."""
+def flood(generate: LoadGenerator, target: Target, callers: int, calls: int) -> Iterator[list[float]]:
+    """Calls as fast as they are answered for the time of a context; afterwards the rates of their parts.
+
+    Callers that connect call all at the same time: let `calls`, those of a part, take as long as the context.
+    """
     rates: list[float] = []
     ended = threading.Event()
 
     def go_on() -> None:
         while not ended.is_set():
-            rates.append(generate.rate(target, callers * _FLOOD_CALLS, callers))
+            rates.append(generate.rate(target, calls, callers))
 
     thread = threading.Thread(target=go_on, name="flood")
     thread.start()
@@ -99,6 +104,25 @@ def flood(generate: LoadGenerator, target: Target, callers: int) -> Iterator[lis
     finally:
         ended.set()
         thread.join()
+
+
+def evenly(calls_a_second: float) -> tuple[int, int, float]:
+    """How callers of one rate, each as often as the others, make their calls evenly spread over time.
+
+    Returns
+    -------
+    callers, spacing, rate : int, int, float
+        So many, each beginning so many milliseconds after the one before, make so many calls a second, about
+        as many as asked for. Then no two of them ever call at the same time: within a caller's period, the
+        beginnings of all wrap around so often that is no divisor of their number, which is a prime.
+    """
+    spacing = next(
+        spacing
+        for spacing in range(1, 1000)
+        if abs(max(1, round(calls_a_second * spacing / 1000)) * 1000 / spacing / calls_a_second - 1) < 0.03
+    )
+    wraps = max(1, round(calls_a_second * spacing / 1000))
+    return SPREAD_CALLERS, spacing, wraps * 1000 / spacing
 
 
 class H2Load:
@@ -116,14 +140,16 @@ class H2Load:
 
     def latencies(self, target: Target, calls_a_second: float, seconds: float) -> NDArray[np.float64]:
         """See `LoadGenerator`."""
-        calls = round(calls_a_second * (seconds + _WARM_UP_SECONDS))
+        callers, spacing, rate = evenly(calls_a_second)
+        warm_up = _WARM_UP_SECONDS + callers * spacing / 1000
+        calls = round(rate * (seconds + warm_up))
         with TemporaryDirectory() as folder:
             log = Path(folder) / "calls"
             # Callers that began together would go on calling together: they begin one after the other.
-            spread = ["--rate", "1", "--rate-period", "1ms", "--rps", f"{calls_a_second / CONCURRENCY:.6g}"]
-            self._run(target, calls, CONCURRENCY, *spread, "--log-file", str(log))
+            spread = ["--rate", "1", "--rate-period", f"{spacing}ms", "--rps", f"{rate / callers:.6g}"]
+            self._run(target, calls, callers, *spread, "--log-file", str(log))
             started, _, taken = np.loadtxt(log).T  # in microseconds
-        measured: NDArray[np.float64] = taken[started > started.min() + _WARM_UP_SECONDS * 1e6] / 1e6
+        measured: NDArray[np.float64] = taken[started > started.min() + warm_up * 1e6] / 1e6
         return measured
 
     def _run(self, target: Target, calls: int, callers: int, *options: str) -> str:

@@ -33,7 +33,7 @@ class Backlog:
         self._mode = mode
         self._max_rows = max_rows
         self._max_seconds = max_seconds
-        self._workers = workers
+        self.workers = workers
         self._turn_seconds = turn_seconds
         self._seconds = 0.0
         self._cut: dict[PredictionJob, float] = {}  # what they are expected to take in all
@@ -42,7 +42,7 @@ class Backlog:
     @property
     def wait_seconds(self) -> float:
         """How long a request that came now would wait for its turn, as far as is known."""
-        return self._seconds / self._workers
+        return self._seconds / self.workers
 
     def accept(self, job: PredictionJob, *, cut: bool = False) -> None:
         """Take a job in, which is `cut` so that others pass between its slices.
@@ -110,4 +110,4 @@ class Backlog:
         """How much longer than `seconds` a job takes that takes turns with the others."""
         turn = self._turn_seconds
         shared = sum(min(theirs, seconds) - turn for theirs in self._cut.values() if theirs > turn)
-        return (self._seconds + max(0.0, shared)) / self._workers
+        return (self._seconds + max(0.0, shared)) / self.workers

@@ -8,11 +8,10 @@ that neither waits for the other.
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Hashable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
 from time import perf_counter
@@ -26,6 +25,8 @@ from dropserve_server.errors import DeadlineExpired
 from dropserve_server.gathering import Gathering
 from dropserve_server.job import Demand, PredictionJob
 from dropserve_server.large import FIRST_ROWS, LargeJob, Slice
+from dropserve_server.room import Room
+from dropserve_server.scheduling import give_way
 from dropserve_server.served import ServedModel
 from dropserve_server.waiting import WaitingJobs
 
@@ -92,6 +93,13 @@ class Lane:
         Most rows in flight.
     max_seconds : float
         The longest that a request may be expected to wait.
+    room : Room, optional
+        What a thread is in while it computes.
+
+    Attributes
+    ----------
+    latest : float
+        When the last request came, on `perf_counter`'s clock.
     """
 
     def __init__(
@@ -101,8 +109,11 @@ class Lane:
         max_rows: int,
         max_seconds: float = float("inf"),
         batching: Batching = Batching(),
+        room: Room | None = None,
     ) -> None:
+        self.latest = float("-inf")
         self._batching = batching
+        self._room = room
         self._backlog = Backlog(name, max_rows, max_seconds, workers, batching.turn_seconds)
         self._loop = asyncio.get_running_loop()
         self._gathering = Gathering(self._compute_inline)
@@ -131,10 +142,13 @@ class Lane:
         QueueFull, DeadlineTooShort
             Too much is in flight.
         """
+        self.latest = job.queued
         if self._is_cheap(job):
             self._gathering.add(job, self._batching.inline_seconds)
             return
         cut = self._is_large(job)
+        if self._room is not None:
+            self._backlog.workers = self._room.places
         self._backlog.accept(job, cut=cut)
         job.metrics.queue_rows.inc(job.rows)
         if cut:
@@ -205,7 +219,7 @@ class Lane:
         self._ready.put(source)
 
     def _work(self) -> None:
-        _be_nice(self._batching.niceness)
+        give_way(self._batching.niceness)
         while True:
             source = self._ready.get()
             if source is None:
@@ -214,21 +228,27 @@ class Lane:
                 if idle:
                     return
                 continue
-            # First: whoever adds to the source from here on makes it ready again. Twice would do no harm.
-            source.ready = False
-            work = source.take()
-            if source and not source.ready:
-                self._make_ready(source)
-            if work is not None:
-                if work.compute():
-                    self._computed.append(work)
-                    # One wake-up of the event loop brings back all that was computed until it comes.
-                    if not self._delivery_scheduled:
-                        self._delivery_scheduled = True
-                        self._loop.call_soon_threadsafe(self._deliver)
-                elif not source.ready:
-                    self._make_ready(source)
-            del source, work  # not held, nor their features, while waiting for the next
+            with self._room or nullcontext():
+                self._compute(source)
+            del source  # not held, nor its features, while waiting for the next
+
+    def _compute(self, source: Source) -> None:
+        """Compute one turn's work of a source."""
+        # First: whoever adds to the source from here on makes it ready again. Twice would do no harm.
+        source.ready = False
+        work = source.take()
+        if source and not source.ready:
+            self._make_ready(source)
+        if work is None:
+            return
+        if work.compute():
+            self._computed.append(work)
+            # One wake-up of the event loop brings back all that was computed until it comes.
+            if not self._delivery_scheduled:
+                self._delivery_scheduled = True
+                self._loop.call_soon_threadsafe(self._deliver)
+        elif not source.ready:
+            self._make_ready(source)
 
     def _deliver(self) -> None:
         self._delivery_scheduled = False  # first: what is computed from here on schedules another one
@@ -259,12 +279,6 @@ def _finish(done: Batch | Slice) -> None:
     for job in done.over:
         _count(job)
         job.settle()
-
-
-def _be_nice(niceness: int) -> None:
-    """Have this thread, and those that it starts, give way to others; where threads can (Linux)."""
-    if niceness and sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def _count(job: PredictionJob) -> None:

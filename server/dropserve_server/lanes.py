@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from dropserve_models.inference.deterministic import available_cores
 from dropserve_server.lane import Batching, Lane
 from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO
+from dropserve_server.room import Room
 from dropserve_server.settings import Settings
 
 # What is computed in one go holds others up for so long. Cutting finer costs a Monte Carlo request more: the
@@ -14,23 +16,29 @@ _DETERMINISTIC_TURN_SECONDS = 0.004
 _MONTE_CARLO_TURN_SECONDS = 0.02
 _MONTE_CARLO_NICENESS = 10  # below the threads that answer deterministic requests
 _INLINE_SECONDS = 250e-6
+_FEW_CORES = 4
+"""On so many, deterministic requests that come need those which a Monte Carlo batch less leaves to them."""
 
 
 def lanes_of(settings: Settings) -> tuple[Lane, Lane]:
     """Deterministic and Monte Carlo computing."""
     batching = partial(Batching, rows=settings.max_batch_rows, delay_seconds=settings.batch_delay)
     bounds = settings.queue_rows, settings.queue_seconds
-    return (
-        Lane(
-            DETERMINISTIC,
-            settings.deterministic_workers,
-            *bounds,
-            batching(turn_seconds=_DETERMINISTIC_TURN_SECONDS, inline_seconds=_INLINE_SECONDS),
-        ),
-        Lane(
-            MONTE_CARLO,
-            settings.monte_carlo_workers,
-            *bounds,
-            batching(turn_seconds=_MONTE_CARLO_TURN_SECONDS, niceness=_MONTE_CARLO_NICENESS),
-        ),
+    deterministic = Lane(
+        DETERMINISTIC,
+        settings.deterministic_workers,
+        *bounds,
+        batching(turn_seconds=_DETERMINISTIC_TURN_SECONDS, inline_seconds=_INLINE_SECONDS),
     )
+    workers = settings.monte_carlo_workers
+    # Niceness alone does not do: the two of them keep the caches and the interpreter busy, and both cores.
+    few_cores = (settings.threads or available_cores()) <= _FEW_CORES
+    room = Room(workers, max(1, workers - 1) if few_cores else workers, lambda: deterministic.latest)
+    monte_carlo = Lane(
+        MONTE_CARLO,
+        workers,
+        *bounds,
+        batching(turn_seconds=_MONTE_CARLO_TURN_SECONDS, niceness=_MONTE_CARLO_NICENESS),
+        room,
+    )
+    return deterministic, monte_carlo

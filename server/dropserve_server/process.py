@@ -11,6 +11,7 @@ from prometheus_client import disable_created_metrics
 
 from dropserve_models.inference.deterministic import available_cores
 from dropserve_server.memory import keep_freed
+from dropserve_server.scheduling import be_prompt
 
 if TYPE_CHECKING:
     from dropserve_server.server import Ending
@@ -43,6 +44,7 @@ def prepare(settings: Settings) -> Settings:
     # How long a thread keeps the interpreter from the others that wait for it. gRPC hands events to the event
     # loop from a thread of its own, and Monte Carlo's threads are there beside them.
     sys.setswitchinterval(_SWITCH_SECONDS)
+    be_prompt()
     return settings.model_copy(update={"threads": threads})
 
 

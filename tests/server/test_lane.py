@@ -11,6 +11,7 @@ import pytest
 
 from dropserve_models.prediction import MonteCarloOptions
 from dropserve_server.lane import Batching, Lane
+from dropserve_server.room import Room
 from support.fake_model import FakeModel
 from support.jobs import job, serve, some_rows
 from support.lane import MONTE_CARLO, KnownCosts, check, computed, held, known, run
@@ -224,6 +225,33 @@ def test_several_workers_compute_at_the_same_time() -> None:
         await check(*jobs)
 
     run(scenario, workers=3)
+
+
+def test_where_others_have_precedence_one_batch_is_computed_at_a_time_and_the_next_one_grows() -> None:
+    async def scenario(lane: Lane) -> None:
+        model = FakeModel()
+        served = await known(lane, model, None)
+        holding = await held(lane, model, served)
+        first, second = job(served), job(served)
+        lane.submit(first)
+        assert not await asyncio.to_thread(model.entered.acquire, timeout=0.1), "there is a second thread"
+        lane.submit(second)
+        model.gate.set()
+        await check(holding, first, second)
+        assert computed(model) == [1, 2]
+
+    run(scenario, workers=2, room=Room(2, 1, lambda: float("inf")))
+
+
+def test_it_tells_when_the_last_request_came() -> None:
+    async def scenario(lane: Lane) -> None:
+        assert lane.latest == float("-inf")
+        last = job(serve(FakeModel()))
+        lane.submit(last)
+        assert lane.latest == last.queued
+        await check(last)
+
+    run(scenario)
 
 
 def test_any_mix_gets_its_own_answers() -> None:

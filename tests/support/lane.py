@@ -11,6 +11,7 @@ from dropserve_models.prediction import MonteCarloOptions
 from dropserve_server.costs import Costs
 from dropserve_server.job import PredictionJob
 from dropserve_server.lane import Batching, Lane
+from dropserve_server.room import Room
 from dropserve_server.served import ServedModel
 from support.fake_model import FakeModel
 from support.jobs import answer_of, job, serve
@@ -39,9 +40,10 @@ def run(
     batching: Batching | None = None,
     workers: int = 1,
     max_rows: int = 10_000,
+    room: Room | None = None,
 ) -> None:
     async def life() -> None:
-        lane = Lane("test", workers, max_rows, batching=batching or Batching())
+        lane = Lane("test", workers, max_rows, batching=batching or Batching(), room=room)
         await asyncio.wait_for(scenario(lane), SECONDS)
         assert await lane.close(SECONDS)
         assert lane.rows == 0
