@@ -50,8 +50,7 @@ multiplying the units that it drops. (Measured with 4,000 to 68,000 weights.)"""
 DRAW_WORK = 32
 """Multiplications that take as long as masking one unit for one draw of the tail, which thinning avoids."""
 SEEDED_ROWS = 64
-"""The rows that a seeded request is taken to have in that decision. It shows in the last bits of the
-answer, so it must not depend on how many rows there really are."""
+"""As many a seeded request counts for there, whatever it has: the last bits of its answer tell."""
 
 
 class Engine:
@@ -209,6 +208,8 @@ class Engine:
         ]
         site = self.plan.sorting_site(integrate)
         for masks in self._masks(options, thinned):
+            if masks.passes == 1:
+                torch.set_num_threads(1)  # they would share one product's sums, which then round otherwise
             groups = masks.groups(site) if thinned else [masks]
             for part in parts:
                 self._add(estimate, part, groups, options, thinned)

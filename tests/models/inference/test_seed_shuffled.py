@@ -63,7 +63,7 @@ class Situation:
 def requests(draw: st.DrawFn) -> MonteCarloOptions:
     detailed = draw(st.booleans())
     return MonteCarloOptions(
-        passes=draw(st.sampled_from([1, 10, 37, 50, 130])),
+        passes=draw(st.sampled_from([1, 10, 37, 50, 101, 130])),
         seed=draw(st.sampled_from([0, 2**64 - 1])),
         quantiles=(0.1, 0.5) if detailed else (),
         return_samples=detailed,
@@ -171,6 +171,16 @@ def test_a_seed_gives_the_same_bytes(name: str, options: MonteCarloOptions, situ
     with busy(situation.load):
         for rows in situation.parts:
             assert not differing(model.run(features(name)[rows], options), whole, rows)
+
+
+@pytest.mark.parametrize("passes", [1, 2, 101])
+@pytest.mark.parametrize("name", ["784-256-256-10", "9-3000-10"])
+def test_a_last_block_of_a_single_pass_gives_the_same_bytes(name: str, passes: int) -> None:
+    """Its products are not shared out by passes, as those of other blocks are."""
+    options = MonteCarloOptions(passes, 0, masks="independent")
+    for threads in (2, 3):
+        found = built(name, threads, None).run(features(name), options)
+        assert not differing(found, reference(name, options), range(ROWS))
 
 
 def test_models_compute_on_the_threads_they_were_loaded_with(monkeypatch: pytest.MonkeyPatch) -> None:
