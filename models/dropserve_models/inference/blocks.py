@@ -109,6 +109,11 @@ class BlockMasks:
             f"binary {site}", lambda: torch.from_numpy((~self._dropped(site)).astype(np.float32))
         )
 
+    def weighted(self, site: int, values: Tensor) -> Tensor:
+        """Values [units, rows] summed over the units, each times its mask: [passes, rows]."""
+        scale = 1.0 / (1.0 - self._sites[site].rate)
+        return (self.binary(site) @ values).mul_(scale)
+
     def kept(self, site: int) -> Units:
         """The kept units of each pass."""
         return self._units("kept", site)

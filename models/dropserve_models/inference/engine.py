@@ -202,10 +202,10 @@ class Engine:
         integrate = self.plan.integrates(options)
         if thinned:
             boundary = self._runner.prepare(boundary, strata(options.passes, options.masks), integrate)
-        parts = [
-            Part.of(boundary, start, stop)
-            for start, stop in self._workspace.chunks(len(features), options, thinned)
-        ]
+        chunks = self._workspace.chunks(len(features), options, thinned)
+        parts = [Part.of(boundary, start, stop) for start, stop in chunks]
+        if integrate:
+            parts = [part.with_values(self._runner.linearised(part.boundary)) for part in parts]
         site = self.plan.sorting_site(integrate)
         for masks in self._masks(options, thinned):
             if masks.passes == 1:
@@ -258,11 +258,11 @@ class Engine:
             samples, *noise = (part.chosen(value, masks.passes) for value in passes.outputs)
             if self._classifier and len(samples) == 1:
                 samples = torch.cat([1.0 - samples, samples])
-            within, entropy = (
-                None if value is None else part.chosen(value, masks.passes)
-                for value in (passes.within, passes.entropy)
-            )
-            known = {"noise": noise[0] if noise else None, "within": within, "entropy": entropy}
+            known = {
+                name: None if value is None else part.chosen(value, masks.passes)
+                for name, value in passes.beside().items()
+            }
+            known["noise"] = noise[0] if noise else None
             estimate.add(part.rows, samples, masks.strata, masks.places, **known)
 
     def _masks(self, options: MonteCarloOptions, thinned: bool) -> Iterator[BlockMasks]:

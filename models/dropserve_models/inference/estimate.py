@@ -11,8 +11,9 @@ two terms is the variance less that of the mean, however the passes of a stratum
 of one pass V = s^2 / N, and the estimate is the unbiased sample variance.
 
 Where the last dropout is integrated, x_i is the conditional mean of a pass and its conditional variance is
-added to x_i^2 in Q (law of total variance). The standard error of the standard deviation is that of batch
-means of u_i = (x_i - S/N)^2, divided by twice the standard deviation (delta method).
+added to x_i^2 in Q (law of total variance). Where a control variate changes both (see `control_variate`), the
+variance is still at least half the mean of the conditional ones. The standard error of the standard deviation
+is that of batch means of u_i = (x_i - S/N)^2, divided by twice the standard deviation (delta method).
 
 Sums over the passes of a block are formed in torch, in its threads and its float32; what outlives the block
 is numpy's, in float64.
@@ -21,7 +22,7 @@ is numpy's, in float64.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -29,8 +30,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dropserve_models.inference.masks import Strata, count_passes
+from dropserve_models.inference.moments import LEAST_SHARE, Moments, Totals
 from dropserve_models.inference.pointwise import total_
-from dropserve_models.inference.totals import Wide, added_, entropy_of
+from dropserve_models.inference.totals import added_, entropy_of
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
 
 Rows: TypeAlias = slice | NDArray[np.intp]
@@ -38,35 +40,6 @@ Rows: TypeAlias = slice | NDArray[np.intp]
 FEWEST_STRATA = 4
 """Before there are so many, nothing is concluded from how far they are apart."""
 _TINY = np.finfo(np.float32).tiny
-
-
-class Moments(NamedTuple):
-    """Mean and variance, and the variances of that mean and that variance, each [outputs, rows].
-
-    The latter two are None for a single stratum, which can't tell.
-    """
-
-    mean: Wide
-    variance: Wide
-    of_mean: Wide | None
-    of_variance: Wide | None
-
-
-class Totals(NamedTuple):
-    """Sums over all passes of some rows, made elsewhere; see `Estimate.replace`.
-
-    `shift` [outputs, rows] and `powers` [5, outputs, rows] are those of `Estimate.add`; `noise`
-    [outputs, rows] is summed over the passes, `entropy` [rows] over the draws. The counts are those of
-    every row.
-    """
-
-    shift: FloatArray
-    powers: Wide
-    noise: Wide | None
-    entropy: Wide | None
-    passes: int
-    strata: int
-    draws: int
 
 
 class Estimate:
@@ -94,6 +67,7 @@ class Estimate:
         self._sum = total_ if options.seed is not None else torch.sum
         self._shift = np.zeros((outputs, rows), np.float32)
         self._powers = np.zeros((5, outputs, rows))
+        self._least = np.zeros((outputs, rows))
         self._noise = np.zeros((outputs, rows)) if noise else None
         self._entropy = np.zeros(rows) if classifier else None
         self._passes, self._strata, self._draws, self._noise_draws = np.zeros((4, rows), np.int64)
@@ -114,6 +88,7 @@ class Estimate:
         noise: Tensor | None = None,
         within: Tensor | None = None,
         entropy: Tensor | None = None,
+        least: Tensor | None = None,
     ) -> None:
         """Add whole strata of passes to some rows, for all of which the same passes have been added before.
 
@@ -133,6 +108,8 @@ class Estimate:
             The variance that each sample, then a mean, has been integrated over.
         entropy : Tensor [1, draws, rows], optional
             Of a classifier's samples, in nats, where it is known.
+        least : Tensor [outputs, 1 or passes, rows], optional
+            What `within` adds up to without a control variate.
         """
         count, start = count_passes(groups), 0
         draws = samples.shape[1] // count
@@ -163,6 +140,8 @@ class Estimate:
             self._powers[:, :, rows] += totals
             self._strata[rows] += strata
             start += n * strata
+        if least is not None:
+            self._least[:, rows] += least[:, 0].numpy()
         if noise is not None and self._noise is not None:
             self._noise[:, rows] += self._sum(noise.double(), 1).numpy()
             self._noise_draws[rows] += noise.shape[1]
@@ -180,6 +159,7 @@ class Estimate:
         """Replace what is known of some rows by sums made elsewhere, on another device say."""
         self._shift[:, rows] = totals.shift
         self._powers[:, :, rows] = totals.powers
+        self._least[:, rows] = totals.least
         if self._noise is not None:
             self._noise[:, rows] = totals.noise
         if self._entropy is not None:
@@ -195,7 +175,7 @@ class Estimate:
         s, q, ss, sq, qq = self._powers[:, :, rows]
         mean = s / n
         squared = mean * s
-        variance = np.maximum((q - squared) / n, 0.0)
+        variance = np.maximum(q - squared, LEAST_SHARE * self._least[:, rows]) / n
         shifted = self._shift[:, rows] + mean
         if strata.min() < 2:
             return Moments(shifted, variance, None, None)

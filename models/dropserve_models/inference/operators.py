@@ -6,7 +6,7 @@ one matrix product over all passes and rows, and unit-wise work runs over contig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -101,6 +101,20 @@ def operation(step: Step, empty: Empty = torch.empty) -> Operation:
             return mean(step)
 
 
+def bound(step: Step, empty: Empty = torch.empty) -> Operation:
+    """The function of the values that a step names: its constants are known."""
+    function = operation(step, empty)
+    if not isinstance(step, Elementwise):
+        return function
+    fixed = [None if isinstance(arg, str) else column(arg) for arg in step.args]
+
+    def apply(*values: Tensor) -> Tensor:
+        given = iter(values)
+        return function(*(next(given) if constant is None else constant for constant in fixed))
+
+    return apply
+
+
 def elementwise(step: Elementwise) -> Operation:
     """The function of a step's arguments, constants already turned into values."""
     if step.op in _BINARY:
@@ -169,3 +183,11 @@ def concat(step: Concat) -> Operation:
 def mean(_: Mean) -> Operation:
     """Over the units, kept as one unit."""
     return lambda x: (pointwise.total(x) / len(x)).unsqueeze(0)
+
+
+def aligned(args: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Arguments with one entry a draw where some have one a pass: those are repeated."""
+    most = max(arg.shape[1] for arg in args)
+    return [
+        arg.repeat_interleave(most // arg.shape[1], 1) if 1 < arg.shape[1] < most else arg for arg in args
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,10 @@ class Part:
         """Consecutive rows of the boundary."""
         values = {name: value[..., start:stop] for name, value in boundary.items()}
         return cls(values, slice(None), slice(start, stop))
+
+    def with_values(self, values: Mapping[str, Tensor]) -> Part:
+        """The same rows with more values [units, 1, columns]."""
+        return Part({**self.boundary, **values}, self.columns, self.rows)
 
     def chosen(self, value: Tensor, passes: int) -> Tensor:
         """These rows of a value [outputs, passes or 1, columns]; what all passes share is repeated."""

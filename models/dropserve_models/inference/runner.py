@@ -14,7 +14,7 @@ In both, every step treats each row on its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -22,13 +22,15 @@ from torch import Tensor
 from dropserve_models.inference import operators, orthogonal, pointwise
 from dropserve_models.inference.blocks import BlockMasks
 from dropserve_models.inference.complement import drops_each, subtract, without_dropout
+from dropserve_models.inference.control_variate import ControlVariate
+from dropserve_models.inference.linearisation import linearise
 from dropserve_models.inference.masks import Strata
 from dropserve_models.inference.passes import Passes
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import Drop, Elementwise, Linear, Program, Softmax, arguments
 from dropserve_models.inference.schedule import read_once, schedule
 from dropserve_models.inference.scratch import Scratch
-from dropserve_models.inference.subnetworks import Layer, Units, take
+from dropserve_models.inference.subnetworks import Layer, Units, pick, take
 
 GATHER_RATE = 0.3
 """From this drop rate on, leaving stochastic inputs out of a product saves more than gathering them costs."""
@@ -78,6 +80,10 @@ class Runner:
             self._within = operators.padded((weight.square() * (rate / (1.0 - rate))).float())
             self._predictions = len(weight)
             self._offset = torch.from_numpy(plan.affine.offset).float().reshape(-1, 1, 1)
+        self._variate: ControlVariate | None = None
+        if (found := linearise(program, plan)) is not None:
+            operations = [operators.bound(step, self._empty) for step in found.program.steps]
+            self._variate = ControlVariate(found, operations)
 
     def run(
         self,
@@ -114,7 +120,7 @@ class Runner:
             elif isinstance(step, Softmax) and not step.log and step.out == self.program.outputs[0]:
                 values[step.out], entropy = pointwise.softmax_with_entropy(values[step.x], seeded=seeded)
             else:
-                args = _aligned([values[name] for name in arguments(step)])
+                args = operators.aligned([values[name] for name in arguments(step)])
                 values[step.out] = self._operations[number](*args)
             for name in dead:
                 values.pop(name, None)
@@ -125,7 +131,11 @@ class Runner:
         mean = self._product(self._mean, hidden)[: self._predictions].add_(self._offset)
         squares = torch.mul(hidden, hidden, out=self._alike(hidden))
         within = self._product(self._within, squares)[: self._predictions]
-        return Passes([mean, *(values[name] for name in self.program.outputs[1:])], within)
+        least = None
+        if self._variate is not None:
+            least = pointwise.total_(within.clone(), 1).unsqueeze(1)
+            self._variate.correct(mean, within, boundary, masks.weighted)
+        return Passes([mean, *(values[name] for name in self.program.outputs[1:])], within, least=least)
 
     def prepare(self, boundary: dict[str, Tensor], groups: Strata, integrate: bool) -> dict[str, Tensor]:
         """The boundary [units, 1, rows], and what thinned linear layers that read it give without dropout.
@@ -145,6 +155,10 @@ class Runner:
                     full if layer.bias is None else full.add_(layer.bias[:, None])
                 ).unsqueeze(1)
         return values
+
+    def linearised(self, boundary: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What `run` needs to know of some rows, beside the boundary, to integrate the last dropout."""
+        return {} if self._variate is None else self._variate.values(boundary)
 
     def _drop(self, step: Drop, x: Tensor, masks: BlockMasks, thinned: bool) -> Tensor:
         if thinned and step in self.plan.fused.values():
@@ -244,10 +258,10 @@ class Runner:
     ) -> Tensor:
         constants = self._constants[number]
         if constants and thinned and (kept := self._packing(step.out, masks, integrate)) is not None:
-            constants = [constant if len(constant) == 1 else _pick(constant, kept) for constant in constants]
+            constants = [constant if len(constant) == 1 else pick(constant, kept) for constant in constants]
         pending = iter(constants)
         args = [values[arg] if isinstance(arg, str) else next(pending) for arg in step.args]
-        return self._operations[number](*_aligned(args))
+        return self._operations[number](*operators.aligned(args))
 
     def _product(self, weight: Tensor, x: Tensor) -> Tensor:
         """weight [out, in] times a value [in, passes, rows], whichever way its memory is laid out."""
@@ -285,16 +299,3 @@ class Runner:
 def _full(name: str) -> str:
     """Under which name a layer's result without dropout is kept."""
     return f"{name} without dropout"
-
-
-def _aligned(args: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Arguments with one entry a draw where some have one a pass: those are repeated."""
-    most = max(arg.shape[1] for arg in args)
-    return [
-        arg.repeat_interleave(most // arg.shape[1], 1) if 1 < arg.shape[1] < most else arg for arg in args
-    ]
-
-
-def _pick(constant: Tensor, kept: Units) -> Tensor:
-    """The kept units of a constant [units, 1, 1], as [width, passes, 1]."""
-    return constant.view(-1).index_select(0, kept.index.view(-1)).view(*kept.index.shape, 1).permute(1, 0, 2)

@@ -87,3 +87,8 @@ def take(rows: Tensor, index: Tensor, empty: Empty) -> Tensor:
     taken = empty(*index.shape, width)
     torch.index_select(rows, 0, index.view(-1), out=taken.view(-1, width))
     return taken
+
+
+def pick(constant: Tensor, kept: Units) -> Tensor:
+    """The kept units of a constant [units, 1, 1], as [width, passes, 1]."""
+    return constant.view(-1).index_select(0, kept.index.view(-1)).view(*kept.index.shape, 1).permute(1, 0, 2)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dropserve_models.errors import MemoryLimitError
 from dropserve_models.inference.blocks import GROUP, PASS_BLOCK
+from dropserve_models.inference.linearisation import linearise
 from dropserve_models.inference.masks import STRATUM
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import Drop, Linear, Program, arguments
@@ -46,6 +47,12 @@ class Workspace:
         layers = {step.out: step.weight for step in program.steps if isinstance(step, Linear)}
         shared = [name for name, drop in plan.fused.items() if drop.x in program.boundary]
         self._boundary = sum(program.widths[name] for name in (*program.boundary, *shared))
+        linearisation = linearise(program, plan)
+        self._linear = 0
+        if linearisation is not None:
+            self._linear = linearisation.values
+            kept = linearisation.program
+            self._boundary += sum(kept.widths[name] for name in kept.outputs)
         self._plan = plan
         # When thinning, a linear layer reads past its Dropout, and no dropped value is ever there.
         self._live = {
@@ -113,7 +120,8 @@ class Workspace:
         block = min(options.passes, self.pass_block)
         at_once = min(block, 2 * GROUP) if thinned else block
         body, tail = self._live[thinned]
-        return at_once * (4 * max(body, draws * tail) + _SUMMARISED * draws * self._outputs)
+        passes = at_once * (4 * max(body, draws * tail) + _SUMMARISED * draws * self._outputs)
+        return passes + 4 * self._linear
 
 
 def check_samples(outputs: int, rows: int, options: MonteCarloOptions, memory_bytes: int) -> None:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from dropserve_models.inference import operators
+from dropserve_models.inference.control_variate import ControlVariate
+from dropserve_models.inference.linearisation import linearise
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import (
     Drop,
@@ -57,10 +59,13 @@ class Passes:
     ----------
     outputs : list of Tensor [outputs, draws or passes or 1, rows]
     within : Tensor [outputs, passes or 1, rows] or None
+    least : Tensor [outputs, passes, rows] or None
+        What `within` is without a control variate, where there is one.
     """
 
     outputs: list[Tensor]
     within: Tensor | None
+    least: Tensor | None = None
 
 
 class DeviceRunner:
@@ -88,6 +93,10 @@ class DeviceRunner:
                 torch.tensor(array.astype(np.float32), device=device)
                 for array in (plan.affine.weight, squares, plan.affine.offset[:, None, None])
             )
+
+        self._variate: ControlVariate | None = None
+        if (found := linearise(program, plan)) is not None:
+            self._variate = ControlVariate(found, [_bound(step, device) for step in found.program.steps])
 
     def masked_layers(self, rows: int, integrate: bool) -> dict[str, int]:
         """The linear layers whose weights are to be masked for so many rows, with their Dropout's site."""
@@ -138,7 +147,13 @@ class DeviceRunner:
         hidden = values[self._plan.affine.x]
         mean = _product(self._mean, hidden).add_(self._offset)
         outputs = [mean, *(values[name] for name in self._outputs[1:])]
-        return Passes(outputs, _product(self._within, hidden.square()))
+        within = _product(self._within, hidden.square())
+        if self._variate is None:
+            return Passes(outputs, within)
+        least = within.clone()
+        known = self._variate.values(boundary)
+        self._variate.correct(mean, within, known, lambda site, x: _weighted(masks.values[site], x))
+        return Passes(outputs, within, least)
 
     def _schedule(self, integrate: bool) -> tuple[list[Step], Mapping[str, Sequence[str]]]:
         return self._closed if integrate and self._plan.affine is not None else self._all
@@ -177,6 +192,20 @@ def _operation(step: Step, device: torch.device) -> Callable[..., Tensor]:
             return operators.operation(step)
 
 
+def _bound(step: Step, device: torch.device) -> Callable[..., Tensor]:
+    """The same, of linear layers too."""
+    if not isinstance(step, Linear):
+        return _operation(step, device)
+    weight = torch.tensor(step.weight, device=device)
+    bias = None if step.bias is None else torch.tensor(step.bias, device=device)[:, None, None]
+
+    def apply(x: Tensor) -> Tensor:
+        product = _product(weight, x)
+        return product if bias is None else product.add_(bias)
+
+    return apply
+
+
 def _schedule(steps: Sequence[Step], wanted: Sequence[str]) -> tuple[list[Step], dict[str, list[str]]]:
     """The steps that lead to wanted values, and after which of them which values are no longer needed."""
     needed = set(wanted)
@@ -189,6 +218,13 @@ def _schedule(steps: Sequence[Step], wanted: Sequence[str]) -> tuple[list[Step],
             needed |= reads
             schedule.insert(0, step)
     return schedule, last_reads
+
+
+def _weighted(mask: Tensor, x: Tensor) -> Tensor:
+    """Values [units, rows] summed over the units, each times its mask [units, passes, rows or 1]."""
+    if mask.shape[2] == 1:
+        return mask[:, :, 0].t() @ x
+    return torch.einsum("upr,ur->pr", mask, x)
 
 
 def _product(weight: Tensor, x: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ class BlockSums:
         What has been taken off the samples, against cancellation.
     powers : Tensor of float64 [5, outputs, rows]
         See `Estimate.add`.
+    least : Tensor of float64 [outputs, rows]
+        See `Estimate.add`.
     noise : Tensor of float64 [outputs or 0, rows]
         Of a pass with several draws, their mean.
     entropy : Tensor of float64 [1 or 0, rows]
@@ -33,6 +35,7 @@ class BlockSums:
 
     shift: Tensor
     powers: Tensor
+    least: Tensor
     noise: Tensor
     entropy: Tensor
     samples: Tensor
@@ -40,7 +43,7 @@ class BlockSums:
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The attributes in order, as a recorded function returns them."""
-        return self.shift, self.powers, self.noise, self.entropy, self.samples, self.noise_samples
+        return self.shift, self.powers, self.least, self.noise, self.entropy, self.samples, self.noise_samples
 
 
 def add_up(found: Passes, groups: Strata, shift: Tensor, fresh: Tensor, *, classifier: bool) -> BlockSums:
@@ -79,6 +82,7 @@ def add_up(found: Passes, groups: Strata, shift: Tensor, fresh: Tensor, *, class
     return BlockSums(
         shift,
         powers,
+        torch.zeros_like(powers[0]) if found.least is None else found.least.double().sum(1),
         noise[0].double().sum(1) * (passes / noise[0].shape[1]) if noise else powers.new_zeros(0, rows),
         entropy(samples).double().sum(0, keepdim=True) if classifier else powers.new_zeros(0, rows),
         samples,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dropserve_models.inference.device.block import Block
-from dropserve_models.inference.estimate import Totals
 from dropserve_models.inference.masks import count_passes
+from dropserve_models.inference.moments import Totals
 from dropserve_models.prediction import FloatArray
 
 Columns: TypeAlias = slice | Tensor
@@ -47,6 +47,7 @@ class DeviceSums:
 
         self._shift = zeros(outputs, rows, dtype=torch.float32)
         self._powers = zeros(5, outputs, rows)
+        self._least = zeros(outputs, rows)
         self._noise = zeros(outputs if noise else 0, rows)
         self._entropy = zeros(1 if classifier else 0, rows)
         self._samples = zeros(outputs, samples, rows, dtype=torch.float32) if samples else None
@@ -72,6 +73,7 @@ class DeviceSums:
             found = block.run(values, self._shift[:, columns].contiguous(), fresh)
             self._shift[:, columns] = found.shift
             self._powers[:, :, columns] += found.powers
+            self._least[:, columns] += found.least
             self._noise[:, columns] += found.noise
             self._entropy[:, columns] += found.entropy
             draws = found.samples.shape[1]
@@ -89,6 +91,7 @@ class DeviceSums:
         return Totals(
             shift=self._shift[:, columns].cpu().numpy(),
             powers=self._powers[:, :, columns].cpu().numpy(),
+            least=self._least[:, columns].cpu().numpy(),
             noise=self._noise[:, columns].cpu().numpy() if len(self._noise) else None,
             entropy=self._entropy[0, columns].cpu().numpy() if len(self._entropy) else None,
             passes=self._passes,

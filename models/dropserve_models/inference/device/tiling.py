@@ -7,6 +7,7 @@ them, and a row is computed in the same way whatever the others are.
 from __future__ import annotations
 
 from dropserve_models.errors import MemoryLimitError
+from dropserve_models.inference.linearisation import linearise
 from dropserve_models.inference.masks import STRATUM
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import Drop, Linear, Program
@@ -42,6 +43,8 @@ class Tiling:
         self._memory = memory_bytes
         self._outputs = max(2, sum(program.widths[name] for name in program.outputs))
         self._boundary = sum(program.widths[name] for name in program.boundary)
+        linearisation = linearise(program, plan)
+        self._linear = 0 if linearisation is None else linearisation.values
         self._draws = 1 if plan.closed else plan.draws
         skipped = {drop.out for drop in plan.fused.values()}
         self._live = live_widths(program, plan.tail, skipped)
@@ -96,7 +99,8 @@ class Tiling:
 
     def _needed(self, tile: int, options: MonteCarloOptions) -> int:
         """Bytes of a block: of as many passes as fit, but a stratum at least."""
-        return max(_LAST_STRATUM, min(options.passes, self.passes(tile))) * self._per_pass(tile)
+        passes = max(_LAST_STRATUM, min(options.passes, self.passes(tile)))
+        return passes * self._per_pass(tile) + 4 * tile * self._linear
 
     def _per_row(self, options: MonteCarloOptions) -> int:
         kept = options.passes if options.quantiles or options.return_samples else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dropserve_models.inference.linearisation import linearise
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import Program, Step, arguments
 from dropserve_models.inference.small.moments import write_noise, write_sums
@@ -25,15 +26,19 @@ def build(program: Program, plan: Plan, *, classifier: bool, closed: bool) -> by
     suffix = Suffix(writer, program, plan.tail)
     prediction, *noise = program.outputs
     affine = plan.affine if closed else None
+    least = None
     suffix.write(_needed(program, {*noise, affine.x if affine else prediction}))
     if affine is not None:
         values, within = suffix.closed(affine, program.sites[plan.tail].rate)
+        if (linearisation := linearise(program, plan)) is not None:
+            least = within
+            values, within = suffix.corrected(values, within, linearisation)
     else:
         values, within = suffix.value(prediction, A_DRAW), None
     if classifier and program.widths[prediction] == 1:
         other = writer.op("Sub", writer.constant(1.0), values)
         values = writer.op("Concat", other, values, axis=2)
-    write_sums(writer, values, within, classifier=classifier)
+    write_sums(writer, values, within, least, classifier=classifier)
     for name in noise:
         write_noise(writer, suffix.value(name))
     return writer.model()

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dropserve_models.inference.masks import Strata
+from dropserve_models.inference.moments import LEAST_SHARE
 from dropserve_models.inference.small.masks import stratum_of_passes
 from dropserve_models.inference.small.writer import Writer
 from dropserve_models.prediction import FloatArray
@@ -27,7 +28,8 @@ STRATA = "strata"
 """An input: 0 or 1, [strata, draws], which draws are in which stratum."""
 FIRST, SUMS, NOISE, SAMPLES = "first", "sums", "noise", "samples"
 """Outputs: the first draw [rows, 1, outputs]; sums over the strata [rows, strata, 2 or 3 outputs], of the
-values less the first, of their squares, and of a classifier's p log p; the mean noise variance [rows, 1,
+values less the first, of their squares, and of a classifier's p log p, or else of what the variance is at
+least, where the graph tells; the mean noise variance [rows, 1,
 outputs]; the values themselves [rows, draws, outputs]."""
 
 Wide = NDArray[np.float64]
@@ -35,7 +37,9 @@ Wide = NDArray[np.float64]
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-def write_sums(writer: Writer, values: str, within: str | None, *, classifier: bool) -> None:
+def write_sums(
+    writer: Writer, values: str, within: str | None, least: str | None, *, classifier: bool
+) -> None:
     """Add the outputs `FIRST`, `SUMS` and `SAMPLES`.
 
     Parameters
@@ -44,6 +48,8 @@ def write_sums(writer: Writer, values: str, within: str | None, *, classifier: b
         [rows, draws, outputs].
     within : str or None
         The variance that each has been integrated over, likewise.
+    least : str or None
+        The same without a control variate.
     """
     op = writer.op
     first = op("Slice", values, writer.integers(0), writer.integers(1), writer.integers(1))
@@ -53,6 +59,8 @@ def write_sums(writer: Writer, values: str, within: str | None, *, classifier: b
     if classifier:
         logarithm = op("Log", op("Max", values, writer.constant(_TINY)))  # 0 log 0 is 0
         parts.append(op("Mul", logarithm, values))
+    elif least is not None:
+        parts.append(least)
     sums = op("MatMul", writer.input(STRATA, 2), op("Concat", *parts, axis=2))
     writer.output(first, FIRST)
     writer.output(sums, SUMS)
@@ -104,7 +112,9 @@ def finish(first: FloatArray, sums: FloatArray, counts: Counts, *, classifier: b
     deviations /= counts.each
     of_both = deviations.sum(axis=1) * counts.spread
     mean = mean[:, 0]
-    variance = np.maximum(means[:, 0, outputs : 2 * outputs] - mean * mean, 0.0) + of_both[:, :outputs]
+    rest = means[:, 0, 2 * outputs :]
+    least = 0.0 if classifier or not rest.size else LEAST_SHARE * rest
+    variance = np.maximum(means[:, 0, outputs : 2 * outputs] - mean * mean, least) + of_both[:, :outputs]
     errors = np.sqrt(of_both)
     std_error = errors[:, outputs:] / (2.0 * np.maximum(np.sqrt(variance), _TINY))
     mean += first[:, 0]
@@ -118,7 +128,7 @@ def finish(first: FloatArray, sums: FloatArray, counts: Counts, *, classifier: b
         np.clip(mean, _TINY, 1.0, out=mean)
         predictive = -(np.log(mean) * mean).sum(axis=1)
         # Entropy is concave, so only rounding can make the passes' larger.
-        expected = np.minimum(-means[:, 0, 2 * outputs :].sum(axis=1), predictive)
+        expected = np.minimum(-rest.sum(axis=1), predictive)
         fields["predictive_entropy"] = _array(predictive)
         fields["expected_entropy"] = _array(expected)
         fields["mutual_information"] = _array(predictive - expected)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dropserve_models.inference.linearisation import Linearisation
 from dropserve_models.inference.plan import Affine
 from dropserve_models.inference.program import (
     Array,
@@ -88,6 +89,24 @@ class Suffix:
         spread = writer.constant(np.square(affine.weight.T) * (rate / (1.0 - rate)))
         within = writer.op("MatMul", writer.op("Mul", hidden, hidden), spread)
         return writer.op("Add", mean, writer.constant(affine.offset)), within
+
+    def corrected(self, mean: str, within: str, linearisation: Linearisation) -> tuple[str, str]:
+        """Both less what is known of them; see `control_variate`. Each [rows, passes, outputs]."""
+        op = self._writer.op
+        self.write(linearisation.program.steps)
+        linear = op("Neg", self._beside(linearisation.totals, 2))
+        for site, gradients in linearisation.gradients.items():
+            by_units = op("Transpose", self._beside(gradients, 1), perm=[0, 2, 1])
+            linear = op("Add", linear, op("MatMul", mask_name(site), by_units))
+        residual = op("Sub", mean, linear)
+        away = op("Sub", residual, self.value(linearisation.centre))
+        twice = op("Mul", op("Add", linear, linear), away)
+        known = op("Add", twice, self._beside(linearisation.spreads, 2))
+        return residual, op("Add", within, known)
+
+    def _beside(self, names: Sequence[str], axis: int) -> str:
+        values = [self.value(name) for name in names]
+        return values[0] if len(values) == 1 else self._writer.op("Concat", *values, axis=axis)
 
     def _write(self, step: Step) -> tuple[str, int]:
         writer = self._writer

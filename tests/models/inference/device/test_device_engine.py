@@ -48,6 +48,7 @@ NETWORKS = {
     "9-20-1": (mlp([9, 20, 1], [0.0, 0.3], last="Sigmoid").onnx(), 9),
     "9-20-1, exact": (mlp([9, 20, 1], [0.0, 0.3]).onnx(), 9),
     "7-20-1, input dropout": (mlp([7, 20, 1], [0.1, 0.3], last="Sigmoid").onnx(), 7),
+    "9-40-30-2, input dropout": (mlp([9, 40, 30, 2], [0.1, 0.2, 0.5]).onnx(), 9),
     "residual": (
         branched([
             node("Tanh", "features", "t"), node("Dropout", "t half", "d"), node("MatMul", "d w", "a"),
