@@ -47,9 +47,9 @@ _TINY = float(np.finfo(np.float32).tiny)
 """Added to variances that something is divided by the square root of."""
 
 _SMOOTH = frozenset((
-    "Abs", "Celu", "Clip", "Elu", "Erf", "Gelu", "GeluTanh", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
-    "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish",
-    "Tanh", "ThresholdedRelu",
+    "Abs", "Celu", "Clip", "Elu", "Erf", "Gelu", "GeluTanh", "HardSigmoid", "HardSwish", "Identity",
+    "LeakyRelu", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Relu", "Selu", "Sigmoid", "Softplus",
+    "Softsign", "Swish", "Tanh", "ThresholdedRelu",
 ))  # fmt: skip
 _SUMS = frozenset(("Add", "Sub", "Sum"))
 

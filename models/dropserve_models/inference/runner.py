@@ -124,9 +124,8 @@ class Runner:
                 values[step.out] = self._operations[number](*args)
             for name in dead:
                 values.pop(name, None)
-        if not closed:
+        if not integrate or self.plan.affine is None:
             return Passes([values[name] for name in self.program.outputs], entropy=entropy)
-        assert self.plan.affine is not None
         hidden = values[self.plan.affine.x]
         mean = self._product(self._mean, hidden)[: self._predictions].add_(self._offset)
         squares = torch.mul(hidden, hidden, out=self._alike(hidden))
