@@ -140,3 +140,17 @@ def publish(repository: Path, name: str, data: bytes, version: int = 1) -> Path:
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(data)
     return folder
+
+
+def noisy_regression() -> bytes:
+    """Of 4 features, with dropout: two targets, each with a noise variance of its own."""
+    rng = np.random.default_rng(3)
+    constants = [
+        constant("half", 0.4), constant("v", rng.normal(size=(4, 12))),
+        constant("w", rng.normal(size=(12, 2))), constant("u", rng.normal(size=(12, 2)) / 4.0),
+    ]  # fmt: skip
+    nodes = [
+        node("MatMul", "features v", "a"), node("Relu", "a", "h"), node("Dropout", "h half", "d"),
+        node("MatMul", "d w", "prediction"), node("MatMul", "d u", "s"), node("Exp", "s", "noise_variance"),
+    ]  # fmt: skip
+    return model(nodes, constants, 4, {"prediction": 2, "noise_variance": 2})

@@ -13,7 +13,7 @@ from dropserve_models.evaluation import Report, evaluate, metrics
 from dropserve_models.evaluation.answers import CRPS_PASSES
 from dropserve_models.model import Model
 from support.engines import Array, model_of
-from support.onnx_models import constant, mlp, model, node
+from support.onnx_models import mlp, noisy_regression
 
 RANDOM = np.random.default_rng(0)
 X: Array = RANDOM.normal(size=(60, 4)).astype(np.float32)
@@ -23,21 +23,7 @@ NO_NOISE = model_of(mlp([4, 16, 16, 1], [0.0, 0.3, 0.4]).onnx())
 NO_DROPOUT = model_of(mlp([4, 16, 3], [0.0, 0.0], last="Softmax").onnx())
 
 
-def noisy() -> Model:
-    """Two targets, each with a noise variance of its own."""
-    rng = np.random.default_rng(3)
-    constants = [
-        constant("half", 0.4), constant("v", rng.normal(size=(4, 12))),
-        constant("w", rng.normal(size=(12, 2))), constant("u", rng.normal(size=(12, 2)) / 4.0),
-    ]  # fmt: skip
-    nodes = [
-        node("MatMul", "features v", "a"), node("Relu", "a", "h"), node("Dropout", "h half", "d"),
-        node("MatMul", "d w", "prediction"), node("MatMul", "d u", "s"), node("Exp", "s", "noise_variance"),
-    ]  # fmt: skip
-    return model_of(model(nodes, constants, 4, {"prediction": 2, "noise_variance": 2}))
-
-
-NOISY = noisy()
+NOISY = model_of(noisy_regression())
 Y = NOISY.predict(X).mean + RANDOM.normal(size=(60, 2))
 
 
