@@ -71,7 +71,7 @@ stubs-fresh: $(PROTO_VENV)/.packages
 proto: $(PROTO_VENV)/.packages ## Regenerate the stubs beside the .proto files
 	$(PROTO_VENV)/bin/python scripts/generate_stubs.py proto
 
-bench: $(VENV)/.wheel ## Run every benchmark, quickly (for one at full length: python -m benchmarks.NAME)
+bench: $(VENV)/.wheel ## Run the benchmarks that need no data, quickly (for one at full length: python -m benchmarks.NAME)
 	@for name in engine serving training; do $(BIN)/python -m benchmarks.$$name --quick || exit; done
 
 fuzz-artifacts: $(VENV)/.wheel ## Load 10,000 mutated artifacts: each is served right or refused (2 minutes)

@@ -40,7 +40,8 @@ ENERGY = {
     "validation": 0.0,
     "batch_size": 32,
 }
-"""What a search chose, of the settings that take longest (benchmarks.uncertainty --only energy)."""
+"""What a search of 20 trials chose before numbers levelled off, of the settings that take longest; today's
+choice is printed by benchmarks.uncertainty --only energy."""
 
 
 @dataclass(frozen=True, slots=True)
