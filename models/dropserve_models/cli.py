@@ -208,12 +208,9 @@ def _train(args: argparse.Namespace) -> int:
             search=searching,
         )
         outcome = train(job, terminal=sys.stderr, warn=warn)
-    except (DataError, ConfigError, DeviceError, CheckpointError) as error:
-        print(f"{_PREFIX} {error}", file=sys.stderr)
-        return 2
     except ModelsError as error:
-        print(f"{_PREFIX} {error}", file=sys.stderr)
-        return 1
+        _tell(str(error))
+        return 2 if isinstance(error, DataError | ConfigError | DeviceError | CheckpointError) else 1
     print(_summary(args, outcome))
     return 0
 
