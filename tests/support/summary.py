@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from support.exact import Wide, entropy
+from support.linearised import linearise
 from support.onnx_models import Array, Mlp
 from support.ways import Drawn
 
@@ -30,7 +31,8 @@ def summarise(network: Mlp, rows: Array, drawn: Drawn, *, closed: bool) -> Summa
     Parameters
     ----------
     closed : bool
-        Whether the last dropout, before a linear layer, is integrated in closed form.
+        Whether the last dropout, before a linear layer, is integrated in closed form, and what is known of the
+        others taken off.
     """
     masks = iter(drawn.masks)
     sampled = [*network.rates[:-1], 0.0] if closed else network.rates
@@ -40,6 +42,9 @@ def summarise(network: Mlp, rows: Array, drawn: Drawn, *, closed: bool) -> Summa
         weight, rate = network.weights[-1].astype(np.float64), network.rates[-1]
         values = hidden @ weight + network.biases[-1]
         within = rate / (1.0 - rate) * hidden**2 @ weight**2
+        linear, known, centre = linearise(network, rows, given[:-1])
+        values = values - linear
+        within = within + known + 2.0 * linear * (values - centre)
     else:
         values = network.forward(rows, given)
         within = np.zeros_like(values)
