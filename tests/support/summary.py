@@ -31,8 +31,8 @@ def summarise(network: Mlp, rows: Array, drawn: Drawn, *, closed: bool) -> Summa
     Parameters
     ----------
     closed : bool
-        Whether the last dropout, before a linear layer, is integrated in closed form, and what is known of the
-        others taken off.
+        Whether the last dropout, before a linear layer, is integrated in closed form, and what is known
+        of the others taken off.
     """
     masks = iter(drawn.masks)
     sampled = [*network.rates[:-1], 0.0] if closed else network.rates
