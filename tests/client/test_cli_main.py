@@ -207,14 +207,14 @@ def test_control_c_ends_a_call_quietly(waiting: subprocess.Popen[str]) -> None:
 def listing(
     service: FakeService,
     stdout: Any = None,
-    before: Callable[[], None] | None = None,
+    shell: str = "",
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """``dropserve models``, of a service, as a process that does something `before` it begins."""
+    """``dropserve models``, of a service, as a process; `shell` is what a shell does to its outputs first."""
     with serving(service) as address:
         return subprocess.run(
-            [str(DROPSERVE), "models", "--server", address],
-            stdout=stdout, stderr=subprocess.PIPE, preexec_fn=before, env=env, timeout=30, check=False,
+            ["sh", "-c", f'exec "$@" {shell}', "sh", str(DROPSERVE), "models", "--server", address],
+            stdout=stdout, stderr=subprocess.PIPE, env=env, timeout=30, check=False,
         )  # fmt: skip
 
 
@@ -236,7 +236,7 @@ def test_output_that_cant_be_written_is_told_in_one_line() -> None:
 
 
 def test_without_an_output_there_is_none() -> None:
-    process = listing(FakeService(), before=lambda: os.close(1))
+    process = listing(FakeService(), shell=">&-")
     assert (process.returncode, process.stderr) == (0, b"")
 
 
