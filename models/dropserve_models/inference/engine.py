@@ -120,6 +120,9 @@ class Engine:
             yield self.small.run([features], options)[0]
             return
         thinned = self._thins(rows if options.seed is None else SEEDED_ROWS, options)
+        # Between the small steps of a plain run, a second thread mostly waits, and takes a core for that. And
+        # how threads share a product decides, for some shapes, how its sums round: a seed's must not.
+        threads = self._threads if thinned and options.seed is None else 1
         if options.seed is not None and (padding := -rows % ROW_MULTIPLE):
             features = np.concatenate([features, np.repeat(features[-1:], padding, 0)])
         step = self._workspace.rows(rows, options)
@@ -127,7 +130,7 @@ class Engine:
             options = replace(options, seed=fresh_seed())  # all parts of a request share its masks
         parts = []
         for start in range(0, len(features), step):
-            part = yield from self._run(features[start : start + step], options, thinned)
+            part = yield from self._run(features[start : start + step], options, thinned, threads)
             parts.append(part)  # a comprehension can't pause
         yield concatenate(parts, rows)
 
@@ -186,12 +189,10 @@ class Engine:
             return [value.expand(-1, given.passes, -1).permute(1, 2, 0).numpy() for value in outputs]
 
     def _run(
-        self, features: FloatArray, options: MonteCarloOptions, thinned: bool
+        self, features: FloatArray, options: MonteCarloOptions, thinned: bool, threads: int
     ) -> Generator[None, None, Prediction]:
         """As many rows as fit the memory limit."""
         estimate = self._estimate(len(features), options)
-        # Between the small steps of a plain run, a second thread mostly waits, and takes a core for that.
-        threads = self._threads if thinned else 1
         yield from computing(self._compute(estimate, features, options, thinned), threads)
         return estimate.result(exact=self._exact(options))
 
@@ -208,8 +209,6 @@ class Engine:
             parts = [part.with_values(self._runner.linearised(part.boundary)) for part in parts]
         site = self.plan.sorting_site(integrate)
         for masks in self._masks(options, thinned):
-            if masks.passes == 1:
-                torch.set_num_threads(1)  # they would share one product's sums, which then round otherwise
             groups = masks.groups(site) if thinned else [masks]
             for part in parts:
                 self._add(estimate, part, groups, options, thinned)

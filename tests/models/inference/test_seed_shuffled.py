@@ -33,8 +33,8 @@ NETWORKS = {
     "40-300-300-2": mlp([40, 300, 300, 2], [0.1, 0.3, 0.5]).onnx(),
     "10-100-100-1": mlp([10, 100, 100, 1], [0.0, 0.5, 0.3], last="Sigmoid").onnx(),
 }
-"""The first three are computed by thinned sub-networks, on as many threads as the model may use; the
-prefixes of all but the third, in ONNX Runtime, on as many of its own."""
+"""The first three are computed by thinned sub-networks; the prefixes of all but the third, in ONNX Runtime,
+on as many threads as the model was loaded with."""
 
 
 @dataclass(frozen=True)
@@ -183,10 +183,13 @@ def test_a_last_block_of_a_single_pass_gives_the_same_bytes(name: str, passes: i
         assert not differing(found, reference(name, options), range(ROWS))
 
 
-def test_models_compute_on_the_threads_they_were_loaded_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the property above would hold for nothing."""
+@pytest.mark.parametrize(("seed", "used"), [(None, {1: {1}, 2: {2}, 3: {3}}), (0, {1: {1}, 2: {1}, 3: {1}})])
+def test_a_seed_is_computed_by_one_thread_and_the_rest_by_those_that_models_were_loaded_with(
+    seed: int | None, used: dict[int, set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.tile(features("784-256-256-10")[:1], (256, 1))
     seen: dict[int, set[int]] = {}
-    for threads in (1, 2, 3):
+    for threads in used:
         model = built("784-256-256-10", threads, None)
         multiply, seen[threads] = torch.bmm, set()
         with monkeypatch.context() as patch:
@@ -198,5 +201,5 @@ def test_models_compute_on_the_threads_they_were_loaded_with(monkeypatch: pytest
                     _multiply(*args, **options),
                 )[1],
             )
-            model.run(features("784-256-256-10"), MonteCarloOptions(50, 0))
-    assert seen == {1: {1}, 2: {2}, 3: {3}}
+            model.run(rows, MonteCarloOptions(50, seed))
+    assert seen == used
