@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dropserve_models.inference import orthogonal
 from dropserve_models.inference.masks import Strata, count_passes, dropped
+from dropserve_models.inference.operators import padded
 from dropserve_models.inference.program import Site
 from dropserve_models.inference.subnetworks import Units, chosen_units
 from dropserve_models.inference.subsets import kept
@@ -112,7 +113,8 @@ class BlockMasks:
     def weighted(self, site: int, values: Tensor) -> Tensor:
         """Values [units, rows] summed over the units, each times its mask: [passes, rows]."""
         scale = 1.0 / (1.0 - self._sites[site].rate)
-        return (self.binary(site) @ values).mul_(scale)
+        masks = self.once(f"padded {site}", lambda: padded(self.binary(site)))
+        return torch.mm(masks, values)[: self.passes].mul_(scale)
 
     def kept(self, site: int) -> Units:
         """The kept units of each pass."""

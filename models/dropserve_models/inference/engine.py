@@ -120,9 +120,6 @@ class Engine:
             yield self.small.run([features], options)[0]
             return
         thinned = self._thins(rows if options.seed is None else SEEDED_ROWS, options)
-        # Between the small steps of a plain run, a second thread mostly waits, and takes a core for that. And
-        # how threads share a product decides, for some shapes, how its sums round: a seed's must not.
-        threads = self._threads if thinned and options.seed is None else 1
         if options.seed is not None and (padding := -rows % ROW_MULTIPLE):
             features = np.concatenate([features, np.repeat(features[-1:], padding, 0)])
         step = self._workspace.rows(rows, options)
@@ -130,7 +127,7 @@ class Engine:
             options = replace(options, seed=fresh_seed())  # all parts of a request share its masks
         parts = []
         for start in range(0, len(features), step):
-            part = yield from self._run(features[start : start + step], options, thinned, threads)
+            part = yield from self._run(features[start : start + step], options, thinned)
             parts.append(part)  # a comprehension can't pause
         yield concatenate(parts, rows)
 
@@ -189,10 +186,12 @@ class Engine:
             return [value.expand(-1, given.passes, -1).permute(1, 2, 0).numpy() for value in outputs]
 
     def _run(
-        self, features: FloatArray, options: MonteCarloOptions, thinned: bool, threads: int
+        self, features: FloatArray, options: MonteCarloOptions, thinned: bool
     ) -> Generator[None, None, Prediction]:
         """As many rows as fit the memory limit."""
         estimate = self._estimate(len(features), options)
+        # Between the small steps of a plain run, a second thread mostly waits, and takes a core for that.
+        threads = self._threads if thinned else 1
         yield from computing(self._compute(estimate, features, options, thinned), threads)
         return estimate.result(exact=self._exact(options))
 

@@ -278,6 +278,8 @@ class Runner:
         return (product if biases is None else product.add_(biases)).permute(1, 0, 2)
 
     def _bmm(self, left: Tensor, right: Tensor) -> Tensor:
+        if len(left) == 1:  # threads share a product that is alone; see `operators.UNIT_MULTIPLE`
+            return torch.mm(operators.padded(left[0]), right[0])[None, : left.shape[1]]
         return torch.bmm(left, right, out=self._empty(*left.shape[:2], right.shape[2]))
 
     def _gather(self, batch: Tensor, kept: Units) -> Tensor:
