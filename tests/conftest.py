@@ -12,6 +12,11 @@ from hypothesis import settings
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
+# A shell that starts the tests in the background, or nohup, has them and their processes ignore these.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
+
 
 @pytest.fixture(autouse=True)
 def _signals_as_before() -> Iterator[None]:
