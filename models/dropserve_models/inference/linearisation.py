@@ -126,6 +126,8 @@ class _Writer:
         By the names of the program's values.
     variances : dict of (str, float)
         Likewise, each with a factor that it is to be multiplied by; what is not stochastic has none.
+    positive : set of str
+        Those whose variances are never 0: what linear layers give.
     slopes : dict of str
         By the name of a unitwise operation's result: its slope.
     """
@@ -136,6 +138,7 @@ class _Writer:
         self.widths = dict(program.widths)
         self.means = {name: name for name in program.boundary}
         self.variances: dict[str, tuple[str, float]] = {}
+        self.positive: set[str] = set()
         self.slopes: dict[str, str] = {}
 
     def unitwise(self, op: str, *args: _Operand, **attributes: float) -> str:
@@ -171,8 +174,11 @@ class _Writer:
                 if stochastic:
                     variance, factor = self.variances[step.x]
                     squares = np.square(step.weight, dtype=np.float64) * (factor * SPREAD**2)
-                    positive = self.linear(variance, squares, np.full(len(squares), _TINY))
-                    self.variances[step.out] = positive, SPREAD**-2
+                    more = self.linear(variance, squares, np.full(len(squares), _TINY))
+                    self.variances[step.out] = more, SPREAD**-2
+                    self.positive.add(step.out)
+            case Elementwise() if not all(self._as_wide(name, step) for name in stochastic):
+                return False  # one mask would count for all units
             case Elementwise() if not stochastic:
                 self.means[step.out] = self._again(step, self.means)
             case Elementwise() if step.op in _SUMS:
@@ -215,6 +221,9 @@ class _Writer:
                         self._lead(by, arg, before)
         return gradients
 
+    def _as_wide(self, name: str, step: Step) -> bool:
+        return self._program.widths[name] == self._program.widths[step.out]
+
     def _lead(self, by: dict[str, _Operand], name: str, gradient: _Operand) -> None:
         """Add what one way from a value contributes to the gradient by it."""
         if name in self.variances:
@@ -232,8 +241,8 @@ class _Writer:
 
     def _slope(self, step: Elementwise, name: str) -> None:
         mean, (variance, factor) = self.means[name], self.variances[name]
-        squared = variance
-        if factor != SPREAD**-2:  # else it is a linear layer's, which is never 0
+        squared = variance  # of a linear layer, that of `SPREAD` standard deviations
+        if name not in self.positive:
             squared = self.unitwise("Add", self._scaled(variance, factor * SPREAD**2), _constant(_TINY))
         away = self.unitwise("Sqrt", squared)
         above, below = (

@@ -157,6 +157,13 @@ UNITWISE = {
     "Sigmoid": [node("Sigmoid", "a", "h")],
     "Gelu": [node("Gelu", "a", "h")],
     "LeakyRelu": [node("LeakyRelu", "a", "h")],
+    "a relu, and a constant": [node("Relu", "a", "r"), node("Mul", "r half", "b"), node("Tanh", "b", "h")],
+    "units that are never active": [
+        node("Sub", "a far", "b"),
+        node("Relu", "b", "r"),
+        node("Tanh", "r", "t"),
+        node("Add", "t d", "h"),
+    ],
     "constants": [node("Mul", "a scale", "b"), node("Sub", "scale b", "c"), node("Div", "c scale", "h")],
     "residual": [node("Tanh", "a", "t"), node("Add", "t d", "h")],
     "residual, taken off": [node("Tanh", "a", "t"), node("Sub", "d t", "h")],
@@ -168,6 +175,8 @@ WITHOUT = {
     "divided by": [node("Exp", "a", "q"), node("Div", "scale q", "h")],
     "a product": [node("Mul", "a d", "h")],
     "softmax": [node("Softmax", "a", "h")],
+    "one unit for all": [node("MatMul", "a column", "s"), node("Tanh", "a", "t"), node("Add", "t s", "h")],
+    "a gate": [node("MatMul", "a column", "s"), node("Sigmoid", "s", "g"), node("Mul", "features g", "h")],
 }
 
 
@@ -175,6 +184,7 @@ def topology(nodes: list[Any], outputs: int = 1, width: int = 24) -> bytes:
     rng = np.random.default_rng(0)
     constants = [
         constant("half", 0.5), constant("third", 0.3), constant("scale", rng.uniform(0.5, 2.0, width)),
+        constant("far", np.float32([1e4])), constant("column", rng.normal(size=(width, 1)) / width),
         constant("w", rng.normal(size=(width, width)) / np.sqrt(width)),
         constant("v", rng.normal(size=(width, outputs)) / np.sqrt(width)),
     ]  # fmt: skip

@@ -176,7 +176,7 @@ def test_a_seed_gives_the_same_bytes(name: str, options: MonteCarloOptions, situ
 @pytest.mark.parametrize("passes", [1, 2, 10, 13, 101])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_few_passes_at_a_time_give_the_same_bytes(name: str, passes: int, masks: Masks) -> None:
-    """Threads would share a product of few rows by its sums: of a single pass, say, or a last block of one."""
+    """Threads would share a product of few rows by its sums: that of a single pass, or a last one alone."""
     options = MonteCarloOptions(passes, 0, masks=masks)
     for threads in (2, 3):
         found = built(name, threads, None).run(features(name), options)
