@@ -30,6 +30,8 @@ class Contest:
     ----------
     trials : list of Trial
         In the order in which they were entered; the first is the baseline, which can't win.
+    on_training : dict of int to dict
+        The baseline's scores on the rows it learned from, by fold; known before anything can be chosen.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Contest:
         self.metric = metric
         self.budget = budget
         self.trials: list[Trial] = []
+        self.on_training: Scores = {}
         self._journal = journal
         self._sign = SIGNS[metric]
         self._on_progress = on_progress
@@ -59,20 +62,14 @@ class Contest:
         self.trials += entered
         return entered
 
-    def begin(self) -> Scores:
+    def begin(self) -> None:
         """Try the first two, the baseline and the settings given, on a whole repeat.
-
-        Returns
-        -------
-        dict of int to dict
-            The baseline's scores on the rows it learned from, by fold.
 
         Raises
         ------
         ConfigError
             The time is too short for that, or training diverged.
         """
-        on_training: dict[int, dict[str, float]] = {}
         for trial in self.trials[:2]:
             attempt = self._try([trial], range(self.ground.folds), self.budget.deadline())
             if trial.diverged:
@@ -85,8 +82,8 @@ class Contest:
                     f"a search of {self.budget.seconds:g} seconds is too short for this table: the first two "
                     f"settings {self._time_of_two()}"
                 )
-            on_training = on_training or {fold: one for (_, fold), one in attempt.on_training.items()}
-        return on_training
+            if attempt.on_training:
+                self.on_training = {fold: one for (_, fold), one in attempt.on_training.items()}
 
     def _time_of_two(self) -> str:
         if not self._seconds_a_trial:

@@ -17,7 +17,7 @@ from dropserve_models.training.checkpoint import CheckpointFolder
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.randomness import derive
 from dropserve_models.training.search.contest import Contest
-from dropserve_models.training.search.found import Found, Scores, Stop
+from dropserve_models.training.search.found import Found, Stop
 from dropserve_models.training.search.ground import Ground
 from dropserve_models.training.search.journal import Journal
 from dropserve_models.training.search.metrics import choose_metric
@@ -123,13 +123,12 @@ class _Search:
         self._space = contest.space
         self._budget = contest.budget
         self._random = random
-        self._on_training: Scores = {}
 
     def without_dropout(self) -> None:
         """The baseline, on both sides of the gap, and beside it the drop rates that were given."""
         usual = self._space.usual()
         self.contest.enter([usual.model_copy(update={"input_drop": 0.0, "hidden_drop": (0.0,)}), usual])
-        self._on_training = self.contest.begin()
+        self.contest.begin()
 
     def explore(self) -> None:
         """Recipes from elsewhere, then points that fill the space, in as many shapes as there is time for."""
@@ -222,7 +221,7 @@ class _Search:
             metric=contest.metric,
             chosen=chosen,
             baseline=contest.trials[0],
-            baseline_on_training=self._on_training,
+            baseline_on_training=contest.on_training,
             profile=contest.profile(chosen, PROFILE),
             trials=[trial for trial in contest.trials if trial.scores or trial.diverged],
             folds=contest.ground.folds,

@@ -17,7 +17,7 @@ from dropserve_models.training.search import search as search_module
 from dropserve_models.training.search.board import Trial
 from dropserve_models.training.search.found import Found
 from dropserve_models.training.search.ground import Ground
-from dropserve_models.training.search.journal import Journal
+from dropserve_models.training.search.journal import Attempt, Journal
 from dropserve_models.training.search.options import SearchOptions
 from dropserve_models.training.search.report import report, settings
 from dropserve_models.training.search.search import search
@@ -243,6 +243,24 @@ def test_interrupted_before_anything_can_be_chosen_it_has_nothing(
     interrupting(monkeypatch, after)
     with pytest.raises(KeyboardInterrupt):
         find(noisy())
+
+
+def test_interrupted_while_the_second_attempt_is_kept_it_knows_the_gap_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keep, calls = Journal.keep, itertools.count(1)
+
+    def interrupted(self: Journal, asked: Any, attempt: Attempt) -> None:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        keep(self, asked, attempt)
+
+    monkeypatch.setattr(Journal, "keep", interrupted)
+    found = find(noisy())
+    assert found.stopped == "interrupted"
+    assert [trial.number for trial in found.trials] == [0, 1]
+    assert found.record().gap.mean > 0.0
+    assert "nan" not in "".join(report(found))
 
 
 @pytest.mark.parametrize("options", [{"embedding_width": 0}, {"embedding_width": 2}])
