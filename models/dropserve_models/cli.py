@@ -1,7 +1,7 @@
 """``dropserve train``: its options, and what it says.
 
-The top of this module imports the standard library only, in `signals` too: every ``dropserve`` command
-loads it, also where the libraries that training needs are not installed.
+The top of this module imports the standard library only, in `signals` and `terminal` too: every
+``dropserve`` command loads it, also where the libraries that training needs are not installed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dropserve_models.signals import exit_status, stopping
+from dropserve_models.terminal import tell
 
 if TYPE_CHECKING:
     from dropserve_models.calibration import CalibrationRecord
@@ -216,10 +217,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _tell(line: str) -> None:
-    try:
-        print(f"{_PREFIX} {line}", file=sys.stderr)
-    except OSError:
-        pass  # the terminal was closed; a model may still be published
+    tell(f"{_PREFIX} {line}")
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:

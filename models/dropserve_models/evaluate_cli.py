@@ -1,19 +1,20 @@
 """``dropserve evaluate``: its options, and what it reads and writes.
 
-The top of this module imports the standard library only, in `signals` too: every ``dropserve`` command
-loads it, also where the libraries that evaluation needs are not installed.
+The top of this module imports the standard library only, in `signals` and `terminal` too: every
+``dropserve`` command loads it, also where the libraries that evaluation needs are not installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from dropserve_models.signals import exit_status, stopping
+from dropserve_models.terminal import StatusLine, tell
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from dropserve_models.training.labelled import Labelled
 
 _PREFIX = "dropserve evaluate:"
-_CLEAR = "\r\x1b[K"
 _FACTOR = 3.0
 
 
@@ -94,13 +94,13 @@ def run(args: argparse.Namespace) -> int:
         with stopping():
             print(_evaluate(args))
     except ReportError as error:
-        print(f"{_PREFIX} {error}", file=sys.stderr)
+        tell(f"{_PREFIX} {error}")
         return 1
     except ModelsError as error:
-        print(f"{_PREFIX} {error}", file=sys.stderr)
+        tell(f"{_PREFIX} {error}")
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"{_PREFIX} interrupted; nothing was written", file=sys.stderr)
+        tell(f"{_PREFIX} interrupted; nothing was written")
         return exit_status(interrupt)
     return 0
 
@@ -127,7 +127,7 @@ def _evaluate(args: argparse.Namespace) -> str:
         check_comparable(model.info, baseline.info)
     labelled = read_labelled(args.data, infos, args.target, header=not args.no_header)
     strange, about = _strange(args, labelled, infos)
-    with _Progress(sys.stderr) as progress:
+    with StatusLine(sys.stderr) as line:
         report = evaluate(
             model,
             labelled.features,
@@ -137,7 +137,7 @@ def _evaluate(args: argparse.Namespace) -> str:
             coverages=coverages,
             out_of_distribution=strange,
             baseline=baseline,
-            on_rows=progress,
+            on_rows=_counted(line),
         )
     report = replace(
         report,
@@ -209,28 +209,13 @@ def _warnings(manifest: Manifest | None, labelled: Labelled) -> list[str]:
     return ["These are the very rows the model was trained on: the figures flatter it."]
 
 
-class _Progress:
-    """The rows done so far, on a terminal and once it has taken 2 seconds; elsewhere nothing."""
+def _counted(line: StatusLine) -> Callable[[int], None]:
+    """Shows the rows done so far, told how many more are done."""
+    done = 0
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._due = time.monotonic() + 2.0 if stream.isatty() else float("inf")
-        self._rows = 0
-        self._shown = False
+    def more(rows: int) -> None:
+        nonlocal done
+        done += rows
+        line.show(f"{done:,} rows predicted")
 
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            self._stream.write(_CLEAR)
-            self._stream.flush()
-
-    def __call__(self, rows: int) -> None:
-        self._rows += rows
-        now = time.monotonic()
-        if now >= self._due:
-            self._due = now + 0.1
-            self._shown = True
-            self._stream.write(f"{_CLEAR}{self._rows:,} rows predicted")
-            self._stream.flush()
+    return more

@@ -90,7 +90,12 @@ def _needs(command: str, extra: str) -> str:
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+    if sys.stderr is None:  # it was closed before we started
+        return
+    try:
+        print(line, file=sys.stderr)
+    except OSError:
+        pass  # nobody can be told; the exit status says it all the same
 
 
 class _Parser(argparse.ArgumentParser):

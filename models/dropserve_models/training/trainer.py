@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -13,6 +12,7 @@ import numpy as np
 from dropserve_models import publishing
 from dropserve_models.errors import ArtifactError, ConfigError
 from dropserve_models.evaluation.learning import METRICS_FILE
+from dropserve_models.terminal import StatusLine
 from dropserve_models.training import export
 from dropserve_models.training.calibrate import Calibrator
 from dropserve_models.training.checkpoint import CheckpointFolder
@@ -24,7 +24,7 @@ from dropserve_models.training.device import device_name
 from dropserve_models.training.job import Job, Outcome
 from dropserve_models.training.metrics import metrics_of
 from dropserve_models.training.pipelines import Fit, fit_pipelines
-from dropserve_models.training.progress import Progress, StatusLine
+from dropserve_models.training.progress import Progress
 from dropserve_models.training.randomness import derive
 from dropserve_models.training.record import library_versions, metrics_json, training_record
 from dropserve_models.training.search.found import Found
@@ -197,7 +197,7 @@ def _search(
     terminal: TextIO | None,
     checkpoints: CheckpointFolder | None,
 ) -> Found:
-    with StatusLine(terminal or io.StringIO()) as line:
+    with StatusLine(terminal) as line:
         return search(
             table,
             goal,
@@ -230,7 +230,7 @@ def _checkpoints(job: Job, table: Table, warn: Callable[[str], None]) -> Checkpo
 
 def _progress(job: Job, goal: Goal, terminal: TextIO | None, title: str = "") -> Progress:
     metric = "accuracy" if goal.is_classification else "r2"
-    return Progress(terminal or io.StringIO(), job.config.epochs, metric, title=title)
+    return Progress(terminal, job.config.epochs, metric, title=title)
 
 
 def _metrics(model_bytes: bytes, table: Table, goal: Goal, split: Split) -> dict[str, float]:
