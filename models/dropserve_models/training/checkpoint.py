@@ -10,6 +10,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,14 @@ class Checkpoint:
     path : Path
     run : str
         Names the run.
+
+    Attributes
+    ----------
+    path : Path
     """
 
     def __init__(self, path: Path, run: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = path
+        self.path = path
         self._run = run
         self._clock = clock
         self._last = clock()
@@ -132,20 +137,20 @@ class Checkpoint:
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {"run": np.array(self._run), **state}
         np.savez(buffer, **arrays)
-        temporary = self._path.with_name(f".{self._path.name}.new")
+        temporary = self.path.with_name(f".{self.path.name}.new")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 file.write(buffer.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(self._path)
+            temporary.replace(self.path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise CheckpointError(f"can't write {self._path}: {error.strerror}") from error
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            raise CheckpointError(f"can't write {self.path}: {error.strerror}") from error
+        finally:
+            # Where there is no folder to write to, there is none to remove it from either.
+            with suppress(OSError):
+                temporary.unlink()
         self._last = self._clock()
         self._cost = self._last - started
 
@@ -158,15 +163,15 @@ class Checkpoint:
             It is damaged, or of another run.
         """
         try:
-            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 state: Arrays = {name: archive[name] for name in archive.files}
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise CheckpointError(f"{self._path} is no checkpoint, or damaged: remove it") from error
+            raise CheckpointError(f"{self.path} is no checkpoint, or damaged: remove it") from error
         if str(state.pop("run", "")) != self._run:
             raise CheckpointError(
-                f"{self._path} is of a run with other data, options, device or versions: "
+                f"{self.path} is of a run with other data, options, device or versions: "
                 "remove it, or name another folder"
             )
         return state

@@ -14,11 +14,7 @@ from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.fit import Epoch, Trained, fit
 from dropserve_models.training.fleet import Examples, Member
 from dropserve_models.training.losses import GaussianNoise
-
-
-class Killed(Exception):
-    pass
-
+from support.training import Killed
 
 DEVICES = [
     "cpu",
@@ -149,6 +145,14 @@ def test_a_folder_that_can_not_be_written_is_told_beforehand(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="is not a folder that can be written to"):
         CheckpointFolder(tmp_path / "file" / "below", {}).check()
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        CheckpointError, match=r"^can't write .*file/fleet\.npz: (Not a directory|File exists)$"
+    ):
+        checkpoint(tmp_path / "file" / "fleet.npz").save({})
 
 
 def test_a_full_disk_keeps_the_former_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dropserve_models import artifact
 from dropserve_models.training.config import TrainingConfig
 from dropserve_models.training.job import Job
 from dropserve_models.training.search.options import SearchOptions
 from dropserve_models.training.trainer import train
+from support.terminal import closed_amid
 
 TIMEOUT = 60.0
 
@@ -34,7 +30,7 @@ Checkpoint.due = lambda self: True
 save = Checkpoint.save
 def slowly(self, state):
     save(self, state)
-    if self._path.name.startswith(halts):
+    if self.path.name.startswith(halts):
         print("here", file=sys.stderr, flush=True)
         time.sleep(30)
 Checkpoint.save = slowly
@@ -52,11 +48,13 @@ def command(repository: Path, *more: str) -> list[str]:
 
 
 @contextmanager
-def process(halt: str, arguments: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+def process(halt: str, arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
     """`dropserve`, which says "here" and waits where it has written a checkpoint whose name begins so."""
     child = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, halt, *arguments],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         yield child
@@ -148,21 +146,9 @@ def test_a_search_that_is_told_to_stop_leaves_its_best_so_far(tmp_path: Path) ->
 
 
 def test_a_terminal_that_is_closed_ends_the_search_and_not_the_run(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-
-    def lead() -> None:
-        os.setsid()
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-
     arguments = command(tmp_path / "repository", "--search-trials", "20", "--checkpoint", str(tmp_path / "c"))
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    with process("search-4-1", arguments, preexec_fn=lead, **streams) as child:
-        os.close(theirs)
-        seen = b""
-        while b"here" not in seen:
-            seen += os.read(ours, 1000)
-        os.close(ours)
-        assert child.wait(TIMEOUT) == 1  # what it says reaches nobody
+    # What it says at its end reaches nobody.
+    assert closed_amid(PROGRAM, ["search-4-1", *arguments], timeout=TIMEOUT) == 1
     folder = tmp_path / "repository" / "wine" / "1"
     assert json.loads((folder / "search.json").read_bytes())["stopped"] == "interrupted"
     assert artifact.open_artifact(folder).manifest is not None

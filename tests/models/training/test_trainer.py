@@ -219,9 +219,9 @@ def test_a_killed_run_goes_on_to_the_same_files(tmp_path: Path, monkeypatch: pyt
         saves: list[str] = []
 
         def save(self: Checkpoint, state: Any, stage: str = stage, saves: list[str] = saves) -> None:
-            if stage in self._path.name and len(saves) == 3:
+            if stage in self.path.name and len(saves) == 3:
                 raise Killed
-            saves.append(self._path.name)
+            saves.append(self.path.name)
             original(self, state)
 
         with monkeypatch.context() as patch:

@@ -72,9 +72,9 @@ def test_a_search_interrupted_and_killed_in_training_goes_on_as_if_it_had_not_be
 
     def killed(self: Checkpoint, state: Any) -> None:
         save(self, state)
-        if self._path.name.startswith("search-3-1"):
+        if self.path.name.startswith("search-3-1"):
             raise KeyboardInterrupt
-        if self._path.name.startswith("fit-1"):  # of the best so far
+        if self.path.name.startswith("fit-1"):  # of the best so far
             raise Killed
 
     with monkeypatch.context() as patch:

@@ -96,10 +96,12 @@ class Journal:
         if self._checkpoint is not None and (saved := self._checkpoint.load()) is not None:
             try:
                 document = json.loads(saved["journal"].tobytes())
-                self._readings = document["readings"]
+                self._readings = [float(reading) for reading in document["readings"]]
                 self._attempts = [(asked, Attempt.of_json(found)) for asked, found in document["attempts"]]
-            except (KeyError, ValueError) as error:
-                raise CheckpointError("the checkpoint of the search is damaged: remove it") from error
+            except (KeyError, TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"{self._checkpoint.path} is no checkpoint of a search, or damaged: remove it"
+                ) from error
 
     def clock(self) -> float:
         """Seconds, by which the search decides; those of the search that was killed do not run on."""

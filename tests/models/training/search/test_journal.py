@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,7 @@ from dropserve_models.training.search.journal import Attempt, Journal
 from dropserve_models.training.search.options import SearchOptions
 from dropserve_models.training.search.search import search
 from dropserve_models.training.task import recognise
-
-
-class Killed(Exception):
-    """Nothing is done any more: no file is written, no handler runs."""
+from support.training import Killed
 
 
 def find(folder: Path | None, **bounds: Any) -> Found:
@@ -161,8 +159,22 @@ def test_what_comes_after_another_way_is_forgotten(tmp_path: Path) -> None:
         third.keep(asked, expected or attempt(0))
 
 
-def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[1, 2]",
+        b'{"readings": 3, "attempts": []}',
+        b'{"readings": [null], "attempts": []}',
+        b'{"readings": [], "attempts": [null]}',
+        b'{"readings": [], "attempts": [[[], {"scores": 1}]]}',
+        b'{"readings": [], "attempts": [[[], {"scores": [[[], 0, {}]], "on_training": []}]]}',
+    ],
+)
+def test_a_damaged_journal_is_told(content: bytes, tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, {})
-    folder.open("search").save({"journal": np.frombuffer(b"{}", np.uint8)})
-    with pytest.raises(CheckpointError, match=r"^the checkpoint of the search is damaged: remove it$"):
+    folder.open("search").save({"journal": np.frombuffer(content, np.uint8)})
+    line = f"{tmp_path}/search.checkpoint.npz is no checkpoint of a search, or damaged: remove it"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(line)}$"):
         Journal(folder)
