@@ -11,9 +11,9 @@ from dropserve_models.evaluation import Report, evaluate, metrics
 from dropserve_models.evaluation.learning import LearningCurve
 from dropserve_models.evaluation.page import calibration, ranking, training
 from dropserve_models.evaluation.report import Curves
-from support.drawn import Drawn, Points, bars
 from support.engines import Array, model_of
 from support.onnx_models import mlp, noisy_regression
+from support.picture import Picture, Points, bars
 
 RANDOM = np.random.default_rng(0)
 X: Array = RANDOM.normal(size=(60, 4)).astype(np.float32)
@@ -40,14 +40,14 @@ def same(drawn: Points, *expected: Points) -> None:
     assert drawn == pytest.approx(points, abs=UNITS * np.abs(points).max())
 
 
-def line_of(picture: Drawn, label: str, panel: int = 0) -> Points:
+def line_of(picture: Picture, label: str, panel: int = 0) -> Points:
     (line,) = picture.lines(picture.legend[label], panel)
     return line
 
 
 def test_reliability(classes: Report) -> None:
     curves = classes.outputs[0].curves
-    picture = Drawn(calibration.reliability(curves, "salt").svg)
+    picture = Picture(calibration.reliability(curves, "salt").svg)
     for subject, label in SUBJECTS.items():
         found = curves[subject].reliability
         assert found is not None
@@ -60,7 +60,7 @@ def test_reliability(classes: Report) -> None:
 
 def test_coverage(numbers: Report) -> None:
     curves = numbers.outputs[0].curves
-    picture = Drawn(calibration.coverage(curves, "salt").svg)
+    picture = Picture(calibration.coverage(curves, "salt").svg)
     for subject, label in SUBJECTS.items():
         found = curves[subject].coverage
         assert found is not None
@@ -76,7 +76,7 @@ def test_calibrated_intervals_are_beside_them(numbers: Report) -> None:
     curves = numbers.outputs[0].curves
     held = np.array([[0.1, 0.2, 1.0], [0.5, 0.6, 2.0], [0.9, 0.8, 3.0]])
     curves = curves | {"monte_carlo": replace(curves["monte_carlo"], calibrated=held)}
-    picture = Drawn(calibration.coverage(curves, "salt").svg)
+    picture = Picture(calibration.coverage(curves, "salt").svg)
     lines = picture.lines(picture.legend["Monte Carlo, calibrated"])
     assert len(lines) == 2  # of Gaussian intervals, and of these
     same(lines[1], *held[:, :2].T)
@@ -84,14 +84,16 @@ def test_calibrated_intervals_are_beside_them(numbers: Report) -> None:
 
 def test_prediction_sets() -> None:
     held = np.array([[0.1, 0.4, 1.0], [0.5, 0.6, 1.5], [0.9, 0.8, 2.5]])
-    picture = Drawn(calibration.sets({"monte_carlo": Curves(held[0], held[0], calibrated=held)}, "salt").svg)
+    picture = Picture(
+        calibration.sets({"monte_carlo": Curves(held[0], held[0], calibrated=held)}, "salt").svg
+    )
     same(line_of(picture, "Monte Carlo"), *held[:, :2].T)
     same(line_of(picture, "Monte Carlo", 1), *held[:, ::2].T)
 
 
 def test_errors_by_uncertainty(numbers: Report) -> None:
     curves = numbers.outputs[0].curves
-    picture = Drawn(calibration.errors(curves, "salt").svg)
+    picture = Picture(calibration.errors(curves, "salt").svg)
     for subject, label in SUBJECTS.items():
         error, total = curves[subject].error, curves[subject].total
         assert total is not None
@@ -105,7 +107,7 @@ def test_errors_by_uncertainty(numbers: Report) -> None:
 def test_rejection(kind: str, request: pytest.FixtureRequest) -> None:
     report: Report = request.getfixturevalue(kind)
     curves = report.outputs[0].curves
-    picture = Drawn(ranking.rejection(curves, "salt", classifier=kind == "classes").svg)
+    picture = Picture(ranking.rejection(curves, "salt", classifier=kind == "classes").svg)
     for subject, label in SUBJECTS.items():
         error, total = curves[subject].error, curves[subject].total
         assert total is not None
@@ -123,7 +125,7 @@ def test_in_and_out_of_distribution(kind: str, request: pytest.FixtureRequest) -
     curve = report.outputs[0].curves["monte_carlo"]
     made = ranking.distribution(report.outputs[0].curves, "salt", "x", classifier=kind == "classes")
     assert made is not None
-    picture = Drawn(made.svg)
+    picture = Picture(made.svg)
     heaps = {"in distribution: 60 rows": curve.epistemic, "out of distribution: 50 rows": curve.out_epistemic}
     for label, values in heaps.items():
         assert values is not None
@@ -145,7 +147,7 @@ def test_right_and_wrong(classes: Report) -> None:
     made = ranking.histogram(classes.outputs[0].curves, "salt", classifier=True)
     assert made is not None
     assert curve.total is not None
-    picture, wrong = Drawn(made.svg), curve.error > 0.0
+    picture, wrong = Picture(made.svg), curve.error > 0.0
     for label, rows in {"right": ~wrong, "wrong": wrong}.items():
         edges, shares = bars(line_of(picture, f"{label}: {rows.sum()} rows"))
         counts, _ = np.histogram(np.minimum(curve.total[rows], edges[-1]), edges)
@@ -154,7 +156,7 @@ def test_right_and_wrong(classes: Report) -> None:
 
 def test_learning() -> None:
     curve = LearningCurve([1, 2, 3], [3.0, 2.0, 1.5], [3.1, 2.2, 2.1], [0.1, 0.4, 0.5], "r2", 2)
-    picture = Drawn(training.learning(curve).svg)
+    picture = Picture(training.learning(curve).svg)
     epochs = np.arange(1.0, 4.0)
     same(line_of(picture, "training, dropout on"), epochs, np.array(curve.loss))
     same(line_of(picture, "held out"), epochs, np.array(curve.validation_loss))

@@ -35,7 +35,7 @@ class Panel:
     paths: list[tuple[str, Points, bool]] = field(default_factory=list)
 
 
-class Drawn:
+class Picture:
     """A picture, read.
 
     Attributes
