@@ -58,7 +58,7 @@ def measure(figures: Figures, data: Path, effort: Effort) -> None:
         error = summarise(difference).standard_error
         repeats = difference.mean(axis=1).tolist()
         figures.add(f"sonar, {name}", "less the baseline", repeats, "points", standard_error=error)
-    # Of the first repeat, whose folds are all rows: each calibration takes ten more fits.
+    # Of the first repeat, whose folds are all rows: each calibration takes twenty more fits.
     covers = _covers(table, goal, splits[:FOLDS], recipes["chosen"][:FOLDS])
     add_covers(figures, "sonar, chosen", covers, classifier=True)
 
@@ -67,7 +67,7 @@ def _accuracies(
     table: Table, goal: Goal, splits: Sequence[Split], configs: Sequence[TrainingConfig]
 ) -> NDArray[np.float64]:
     """Of each split's model on the rows left out, in per cent, of the mean probabilities."""
-    # A temperature would hardly change which class is the most probable, and take ten more fits for each.
+    # A temperature would hardly change which class is the most probable, and take twenty more fits for each.
     configs = [config.model_copy(update={"calibration": "none"}) for config in configs]
     values = []
     for model, split in zip(opened(fit(table, goal, splits, configs)), splits, strict=True):
