@@ -184,7 +184,7 @@ def topology(nodes: list[Any], outputs: int = 1, width: int = 24) -> bytes:
     rng = np.random.default_rng(0)
     constants = [
         constant("half", 0.5), constant("third", 0.3), constant("scale", rng.uniform(0.5, 2.0, width)),
-        constant("far", np.float32([1e4])), constant("column", rng.normal(size=(width, 1)) / width),
+        constant("far", np.full(1, 1e4)), constant("column", rng.normal(size=(width, 1)) / width),
         constant("w", rng.normal(size=(width, width)) / np.sqrt(width)),
         constant("v", rng.normal(size=(width, outputs)) / np.sqrt(width)),
     ]  # fmt: skip
