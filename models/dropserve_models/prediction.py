@@ -54,9 +54,14 @@ class MonteCarloOptions:
     std_tolerance: float | None = None
 
     @property
+    def keeps_passes(self) -> bool:
+        """Whether every pass's output is held until the last one is there."""
+        return self.return_samples or bool(self.quantiles)
+
+    @property
     def integrate(self) -> bool:
         """Whether the last dropout is integrated rather than sampled."""
-        return self.masks == "stratified" and not self.return_samples and not self.quantiles
+        return self.masks == "stratified" and not self.keeps_passes
 
     @property
     def adaptive(self) -> bool:

@@ -209,8 +209,8 @@ class Lane:
         return limit > 0 and demand.served.on_cpu and demand.costs.seconds(demand.work) <= limit
 
     def _is_large(self, demand: Demand) -> bool:
-        if demand.options is None and demand.rows <= FIRST_ROWS:
-            return False  # there are no passes to pause between
+        if demand.rows <= FIRST_ROWS and (demand.options is None or demand.options.keeps_passes):
+            return False  # there is nothing to pause between
         # Somewhat longer than a turn is better done in one than in a whole and a small slice.
         return demand.costs.seconds(demand.work) > 1.5 * self._batching.turn_seconds
 

@@ -1,8 +1,8 @@
 """A request too large to be computed in one go: cut, so that others pass between.
 
 It is cut into slices of rows, which several workers may compute at the same time. In Monte Carlo mode a
-slice that takes too long all the same pauses between blocks of passes. Up to `FIRST_ROWS` rows are one slice:
-what they are answered is that of a request which is not cut.
+slice that takes too long all the same pauses between blocks of passes, unless it keeps all their outputs. Up
+to `FIRST_ROWS` rows are one slice: what they are answered is that of a request which is not cut.
 """
 
 from __future__ import annotations
@@ -143,12 +143,15 @@ class Slice:
 
     def compute(self) -> bool:
         """Predict the rows, or some passes more of them; whether that was all. Raises nothing."""
-        job, part = self.job, None
+        job, options, part = self.job, self._large.options, None
         if self.rows and not self._large.given_up:
             prepare(job)
             begun = perf_counter()
+            # Nothing bounds how many pause: what keeps every pass's outputs is computed without a pause.
+            keeps_passes = options is not None and options.keeps_passes
+            until = float("inf") if keeps_passes else begun + self._large.seconds
             try:
-                part = self._predict(begun + self._large.seconds)
+                part = self._predict(until)
             except Exception as error:  # noqa: BLE001  # raised on where the outcome is awaited
                 job.error = error
             self.seconds += perf_counter() - begun

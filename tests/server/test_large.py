@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_passes_pause_when_the_time_is_up(seconds: float, turns: int) -> None:
         model = FakeModel()
         model.pauses = 5
         served = serve(model)
-        options = MonteCarloOptions(passes=1000, quantiles=(0.5,))
+        options = MonteCarloOptions(passes=1000)
         asked = job(served, 40, options)
         large = LargeJob(asked, seconds)
         slices: list[Slice] = []
@@ -147,6 +148,20 @@ def test_passes_pause_when_the_time_is_up(seconds: float, turns: int) -> None:
         assert model.calls[0][1] == options
         assert asked.result is not None
         assert asked.queued <= asked.begun < asked.finished
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kept", [{"quantiles": (0.5,)}, {"return_samples": True}])
+def test_what_keeps_every_pass_does_not_pause_and_hold_them_meanwhile(kept: dict[str, Any]) -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        model.pauses = 5
+        asked = job(serve(model), 100, MonteCarloOptions(passes=1000, **kept))
+        slices: list[Slice] = []
+        assert compute_all(LargeJob(asked, seconds=0.0), slices) == [asked]
+        assert [each.rows for each in slices] == [FIRST_ROWS, 100 - FIRST_ROWS]
+        assert len({id(each) for each in slices}) == 2
 
     run(scenario)
 
