@@ -9,10 +9,10 @@ import asyncio
 from dataclasses import dataclass
 from time import perf_counter
 
-from dropserve_models.errors import InputError, MonteCarloUnavailable
+from dropserve_models.errors import InputError, ModelsError, MonteCarloUnavailable
 from dropserve_models.options import check_options
 from dropserve_models.prediction import FloatArray, MonteCarloOptions
-from dropserve_server.errors import LimitExceeded
+from dropserve_server.errors import LimitExceeded, ServerError
 from dropserve_server.job import Demand, PredictionJob
 from dropserve_server.lane import Lane
 from dropserve_server.served import ServedModel
@@ -87,7 +87,7 @@ class Predictor:
         DeadlineTooShort, DeadlineExpired
             `seconds` would not suffice, or had passed before the work began.
         """
-        self._check(served, features, options, interval)
+        self._check(served, len(features), features.shape[1], options, interval)
         job = PredictionJob(served, features, options, _deadline(seconds))
         lane = self._lane(options)
         lane.submit(job)
@@ -116,19 +116,29 @@ class Predictor:
     ) -> None:
         """Raise what `predict` would raise now of so many rows for want of room, before they have come.
 
+        What it would refuse at any time is not told to come again: that is left to it.
+
         Raises
         ------
         QueueFull, DeadlineTooShort
         """
+        try:
+            self._check(served, rows, served.features, options)
+        except (ServerError, ModelsError):
+            return
         self._lane(options).check(Demand(served, rows, options, _deadline(seconds)))
 
     def _lane(self, options: MonteCarloOptions | None) -> Lane:
         return self._deterministic if options is None else self._monte_carlo
 
     def _check(
-        self, served: ServedModel, features: FloatArray, options: MonteCarloOptions | None, interval: float
+        self,
+        served: ServedModel,
+        rows: int,
+        width: int,
+        options: MonteCarloOptions | None,
+        interval: float = 0.0,
     ) -> None:
-        rows, width = features.shape
         if rows > self._limits.rows:
             raise LimitExceeded(
                 "rows", f"{rows} rows are over the limit of {self._limits.rows} a request; send them in parts"

@@ -155,6 +155,30 @@ def test_who_announces_less_than_they_send_is_refused_once_it_is_read(tmp_path: 
     run(scenario_with_a_full_queue(scenario), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("rows", "passes", "sent", "code", "reason"),
+    [
+        (9_999_999_999, 9_999_999_999, 1001, grpc.StatusCode.RESOURCE_EXHAUSTED, "over the limit of 1000"),
+        (200, 2000, 200, grpc.StatusCode.INVALID_ARGUMENT, "at most 1000"),
+        (200, 20, 200, grpc.StatusCode.FAILED_PRECONDITION, "has no dropout"),
+    ],
+)
+def test_what_is_refused_for_good_is_not_told_to_come_again(
+    rows: int, passes: int, sent: int, code: grpc.StatusCode, reason: str, tmp_path: Path
+) -> None:
+    async def scenario(service: Service) -> None:
+        if code is grpc.StatusCode.FAILED_PRECONDITION:
+            service.model.monte_carlo_unavailable = reason
+        message = request("fake", some_rows(sent), MonteCarlo(passes=min(passes, 2000)))
+        error = await refusal(service.stub.Predict(message, metadata=told(rows=rows, passes=passes)))
+        known = refusal_of(error)
+        assert known.code is code
+        assert reason in known.message
+        assert known.retry_seconds is None
+
+    run(scenario_with_a_full_queue(scenario, MonteCarlo(passes=20)), tmp_path)
+
+
 def test_an_announcement_changes_no_answer(tmp_path: Path) -> None:
     async def scenario(service: Service) -> None:
         asked = [
@@ -211,7 +235,6 @@ def test_no_message_an_undecodable_and_a_too_large_one_end_as_they_do_unannounce
         assert error.code() is (
             grpc.StatusCode.RESOURCE_EXHAUSTED if too_large else grpc.StatusCode.INVALID_ARGUMENT
         )
-        await asyncio.sleep(0)
 
     run(scenario_with_a_full_queue(scenario), tmp_path)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

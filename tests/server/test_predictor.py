@@ -233,3 +233,37 @@ def test_the_intervals_of_many_values_are_not_the_event_loops_to_compute(
 
     run(scenario, Model())
     assert (threads == [threading.main_thread()]) == (values == 5)
+
+
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [
+        (51, None),
+        (0, None),
+        (10**10, MonteCarloOptions(passes=10**10)),
+        (40, MonteCarloOptions(passes=1001)),
+        (40, MonteCarloOptions(passes=10)),  # of a model that can't
+    ],
+)
+def test_what_is_never_taken_is_not_refused_for_want_of_room(
+    count: int, options: MonteCarloOptions | None
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.model.gate.clear()
+        holding = [
+            asyncio.ensure_future(bench.predictor.predict(bench.served, rows(45), kind))
+            for kind in (None, None, MonteCarloOptions(passes=10), MonteCarloOptions(passes=10))
+        ]
+        while bench.deterministic.rows + bench.monte_carlo.rows < 180:
+            await asyncio.sleep(0.001)
+        with pytest.raises(QueueFull):
+            bench.predictor.check_room(bench.served, 40, options and MonteCarloOptions(passes=10), None)
+        bench.model.monte_carlo_unavailable = "no dropout"
+        bench.predictor.check_room(bench.served, count, options, None)
+        lanes = bench.deterministic, bench.monte_carlo
+        small = Predictor(Limits(rows=50, passes=1000, answer_bytes=100), *lanes)
+        small.check_room(bench.served, 40, None, None)
+        bench.model.gate.set()
+        await asyncio.gather(*holding)
+
+    run(scenario)
