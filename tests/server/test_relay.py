@@ -3,73 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from dropserve_models.errors import ArtifactError
 from dropserve_server.administration import Administration
 from dropserve_server.errors import InvalidRequest, LoadFailed, ModelNotFound, Unavailable
-from dropserve_server.repository import Repository
 from dropserve_server.shelf import Orders
-from dropserve_server.workers.handle import Handle
-from dropserve_server.workers.orders import Everybody, follow, read_orders, write_orders
-from dropserve_server.workers.relay import Relay
-from support.shelf import Shelf, served
-
-SECONDS = 10.0
-
-
-class Worker:
-    """A worker of a repository of its own, in this process."""
-
-    def __init__(self, number: int, shelf: Shelf, members: list[Worker]) -> None:
-        self.number = number
-        self.shelf = shelf
-        self.repository = shelf.repository()
-        self.here = Administration(self.repository)
-        self.dies = False
-        self.followed: list[str] = []
-        self._members = members
-        self.everybody = Everybody(lambda order, what: self.relay.take(cast(Handle, self), order, what))
-        self.relay: Relay
-
-    @property
-    def orders(self) -> dict[str, Any]:
-        return write_orders(self.here.orders)
-
-    async def follow(self, what: list[Any]) -> dict[str, Any] | None:
-        self.followed.append(what[0])
-        if self.dies:
-            await asyncio.sleep(0)
-            self._members.remove(self)
-            return None
-        return await follow(self.here, what)
-
-    def answer(self, order: int, outcomes: list[dict[str, Any]]) -> None:
-        self.everybody.answer(order, outcomes)
-
-
-def live(folder: Path, scenario: Callable[[list[Worker]], Awaitable[None]], *versions: str) -> None:
-    """Three workers of the same folder."""
-
-    async def life() -> None:
-        members: list[Worker] = []
-        relay = Relay(lambda: cast(list[Handle], list(members)))
-        for number in (1, 2, 3):
-            worker = Worker(number, Shelf(folder, *versions), members)
-            worker.relay = relay
-            await worker.repository.load(1, worker.shelf.tell)
-            members.append(worker)
-        await asyncio.wait_for(scenario(members), SECONDS)
-
-    asyncio.run(life())
-
-
-def serving(workers: list[Worker]) -> list[list[tuple[str, str]]]:
-    return [[model[:2] for model in served(worker.repository)] for worker in workers]
+from dropserve_server.workers.orders import read_orders
+from support.shelf import Shelf
+from support.workers import Worker, live, serving
 
 
 def test_an_order_to_one_is_followed_by_all(tmp_path: Path) -> None:
@@ -171,25 +116,3 @@ def test_orders_are_passed_on_one_after_the_other(tmp_path: Path) -> None:
         assert one.followed == two.followed == three.followed == ["load_model", "unload_model", "load_model"]
 
     live(tmp_path, scenario, "m/1", "m/2")
-
-
-def test_a_successor_starts_with_the_orders_that_hold(tmp_path: Path) -> None:
-    orders = {
-        "m": Orders(without=frozenset({3, 2}), pinned=frozenset({1})),
-        "n": Orders(withheld=True),
-        "gone": Orders(withheld=True),
-    }
-    assert read_orders(write_orders(orders)) == orders
-    shelf = Shelf(tmp_path, "m/1", "m/2", "m/3", "m/4", "n/1")
-
-    async def life() -> None:
-        repository = Repository(tmp_path, shelf.load, shelf.metrics, orders=orders)
-        await repository.load(1, shelf.tell)
-        assert sorted(shelf.loads) == ["m/1", "m/4"]
-        assert repository.orders == {"m": orders["m"], "n": orders["n"]}
-        administration = Administration(repository)
-        await administration.adopt({"n": Orders(without=frozenset({1})), "gone": Orders(withheld=True)})
-        assert served(repository) == [("m", "4", True)]
-        assert administration.orders == {"n": Orders(without=frozenset({1}))}
-
-    asyncio.run(life())

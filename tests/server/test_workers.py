@@ -7,19 +7,27 @@ import fcntl
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from dropserve_models.inference.deterministic import available_cores
+from dropserve_server.administration import Administration
 from dropserve_server.errors import StartupError
 from dropserve_server.process import prepare
+from dropserve_server.repository import Repository
 from dropserve_server.settings import Settings
+from dropserve_server.shelf import Orders
 from dropserve_server.workers.channel import Channel
 from dropserve_server.workers.collector import WorkersCollector
 from dropserve_server.workers.descriptors import hold_listeners_high
-from dropserve_server.workers.handle import how_it_ended
+from dropserve_server.workers.handle import Handle, how_it_ended
+from dropserve_server.workers.orders import write_orders
 from dropserve_server.workers.port import reserved
 from dropserve_server.workers.supervisor import restart_delay
+from dropserve_server.workers.worker import Membership
+from support.shelf import Shelf
 
 
 def listen(port: int, *, shared: bool) -> socket.socket:
@@ -96,6 +104,71 @@ def test_a_channel_carries_messages_until_the_other_side_dies() -> None:
         theirs.send(state="nobody hears it")
         await theirs.flush()
         theirs.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+class Ended:
+    """A process that is no more."""
+
+    pid = 1
+    returncode = 0
+
+    async def wait(self) -> int:
+        return 0
+
+
+def test_a_worker_that_has_ended_follows_no_order_and_keeps_none_waiting() -> None:
+    async def scenario() -> None:
+        one, two = socket.socketpair()
+        ours, theirs = await Channel.over(one), await Channel.over(two)
+        worker = Handle(1, cast(asyncio.subprocess.Process, Ended()), ours)
+        before = asyncio.ensure_future(worker.follow(["reload"]))
+        assert await theirs.receive() == {"do": "follow", "order": 0, "what": ["reload"]}
+        theirs.close()
+        assert await worker.watch(lambda: None, lambda *_: None) == 0
+        assert await before is None
+        assert await worker.follow(["reload"]) is None
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+class Told:
+    """A channel's end that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.coming: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+    def send(self, **message: Any) -> None:
+        self.messages.append(message)
+
+    async def receive(self) -> dict[str, Any] | None:
+        return await self.coming.get()
+
+
+def test_a_worker_tells_of_its_orders_once_it_has_joined_the_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        shelf = Shelf(tmp_path, "m/1")
+        started_with, joined_with = {"m": Orders(withheld=True)}, {"m": Orders(without=frozenset({7}))}
+        repository = Repository(tmp_path, shelf.load, shelf.metrics, orders=started_with)
+        await repository.load(1, shelf.tell)
+        channel = Told()
+        membership = Membership(cast(Channel, channel), started_with)
+        membership.administered(Administration(repository))
+        server = SimpleNamespace(stop=lambda: None)
+        obeying = asyncio.ensure_future(membership.obey(cast(Any, server)))
+        membership.report({}, {})
+        channel.coming.put_nowait({"do": "follow", "order": 1, "what": ["list_versions"]})
+        while len(channel.messages) < 2:
+            await asyncio.sleep(0.001)
+        assert not [message for message in channel.messages if "orders" in message], "they may be too old"
+        channel.coming.put_nowait({"do": "join", "orders": write_orders(joined_with)})
+        await membership.loaded()
+        membership.report({}, {})
+        assert channel.messages[-1]["orders"] == write_orders(joined_with)
+        channel.coming.put_nowait(None)
+        await obeying
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
 

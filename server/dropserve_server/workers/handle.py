@@ -36,7 +36,7 @@ class Handle:
     failed_versions : dict
         Those that it could not load, by the name of a model.
     orders : dict
-        The administrator's orders that it holds to, by the name of a model.
+        The administrator's orders that it holds to since it joined the others, by the name of a model.
     joined : bool
         Whether it has been told to join the others: from then on it follows orders.
     """
@@ -55,6 +55,7 @@ class Handle:
         self._loaded: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._numbers = count()
         self._followed: dict[int, asyncio.Future[dict[str, Any] | None]] = {}
+        self._ended = False
 
     @classmethod
     async def start(
@@ -90,6 +91,8 @@ class Handle:
 
     async def follow(self, what: list[Any]) -> dict[str, Any] | None:
         """Have it follow an order; what came of that, or None where it has ended before."""
+        if self._ended:
+            return None
         number = next(self._numbers)
         followed: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
         self._followed[number] = followed
@@ -132,6 +135,7 @@ class Handle:
             return await self._process.wait()
         finally:
             self.listening = self.joined = False
+            self._ended = True  # nobody answers from here on
             while self._followed:
                 self._followed.popitem()[1].set_result(None)
             if not self._loaded.done():

@@ -112,7 +112,9 @@ class Membership:
         return self._here
 
     def _holding_to(self) -> dict[str, Any]:
-        return {"orders": write_orders(self._here.orders) if self._here else {}}
+        # Before it has joined they are those it was started with, which others may have replaced since.
+        joined = self._here is not None and self._joining.is_set()
+        return {"orders": write_orders(self._administration().orders)} if joined else {}
 
 
 async def _life() -> Ending | int:
