@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dropserve_server.errors import DeadlineTooShort, QueueFull
 from dropserve_server.job import Demand, PredictionJob
 
@@ -21,28 +23,33 @@ class Backlog:
         Most rows in flight.
     max_seconds : float
         The longest that a request may be expected to wait.
-    workers : int
-        How many computations go on at the same time.
+    workers : callable
+        How many computations go on at the same time, now.
     turn_seconds : float
         How long one request that is cut can hold up the others before they have their turn.
     """
 
     def __init__(
-        self, mode: str, max_rows: int, max_seconds: float, workers: int, turn_seconds: float
+        self,
+        mode: str,
+        max_rows: int,
+        max_seconds: float,
+        workers: Callable[[], int],
+        turn_seconds: float,
     ) -> None:
         self._mode = mode
         self._max_rows = max_rows
         self._max_seconds = max_seconds
-        self.workers = workers
+        self._workers = workers
         self._turn_seconds = turn_seconds
         self._seconds = 0.0
-        self._cut: dict[PredictionJob, float] = {}  # what they are expected to take in all
+        self._cut: set[PredictionJob] = set()
         self.rows = 0
 
     @property
     def wait_seconds(self) -> float:
         """How long a request that came now would wait for its turn, as far as is known."""
-        return self._seconds / self.workers
+        return self._seconds / self._workers()
 
     def accept(self, job: PredictionJob, *, cut: bool = False) -> None:
         """Take a job in, which is `cut` so that others pass between its slices.
@@ -52,12 +59,11 @@ class Backlog:
         QueueFull, DeadlineTooShort
             See `check`.
         """
-        expected = self.check(job, cut=cut)
-        job.expected_seconds = min(expected, self._turn_seconds) if cut else expected
+        job.expected_seconds = self.check(job, cut=cut)
         if cut:
-            self._cut[job] = expected
+            self._cut.add(job)
         job.in_backlog = True
-        self._seconds += job.expected_seconds
+        self._seconds += self._holds_up(job)
         self.rows += job.rows
 
     def check(self, demand: Demand, *, cut: bool = False) -> float:
@@ -101,13 +107,18 @@ class Backlog:
         if not job.in_backlog:
             return False
         job.in_backlog = False
-        self._cut.pop(job, None)
         self.rows -= job.rows
-        self._seconds = max(0.0, self._seconds - job.expected_seconds) if self.rows else 0.0
+        self._seconds = max(0.0, self._seconds - self._holds_up(job)) if self.rows else 0.0
+        self._cut.discard(job)
         return True
+
+    def _holds_up(self, job: PredictionJob) -> float:
+        """How long others wait because of a job, in seconds."""
+        return min(job.expected_seconds, self._turn_seconds) if job in self._cut else job.expected_seconds
 
     def _wait_with_turns(self, seconds: float) -> float:
         """How much longer than `seconds` a job takes that takes turns with the others."""
         turn = self._turn_seconds
-        shared = sum(min(theirs, seconds) - turn for theirs in self._cut.values() if theirs > turn)
-        return (self._seconds + max(0.0, shared)) / self.workers
+        expected = (job.expected_seconds for job in self._cut)
+        shared = sum(min(theirs, seconds) - turn for theirs in expected if theirs > turn)
+        return (self._seconds + max(0.0, shared)) / self._workers()

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from dropserve_models.errors import InputError
 from dropserve_models.prediction import FloatArray, Prediction
-from dropserve_server.errors import DeadlineExpired
 from dropserve_server.job import PredictionJob
 from dropserve_server.served import ServedModel
 
@@ -49,11 +48,8 @@ class Batch:
             job.begun = begun
             if job.dropped:
                 continue
-            if begun >= job.deadline:
-                job.error = DeadlineExpired("the deadline passed while the request was queued")
-                continue
-            if job.expected_seconds and job.is_hopeless:
-                job.error = DeadlineExpired("the request waited until too little time was left to compute it")
+            if (error := job.too_late) is not None:
+                job.error = error
                 continue
             wanted.append(job)
             self.rows += job.rows

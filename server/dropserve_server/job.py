@@ -7,6 +7,7 @@ from time import perf_counter
 
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
 from dropserve_server.costs import Costs
+from dropserve_server.errors import DeadlineExpired
 from dropserve_server.metrics import ModeMetrics
 from dropserve_server.served import ServedModel
 
@@ -63,7 +64,7 @@ class PredictionJob(Demand):
     result, error : Prediction or None, Exception or None
         What became of it; `outcome` says it to the event loop.
     expected_seconds : float
-        What its queue takes it to cost those who come after it.
+        What its queue expects computing it to take; 0 where nothing was expected.
     in_backlog : bool
         Whether its queue counts it.
     """
@@ -117,11 +118,15 @@ class PredictionJob(Demand):
         return self.begun == self.queued
 
     @property
-    def is_hopeless(self) -> bool:
-        """Whether it has waited so long that computing it now would be in vain."""
+    def too_late(self) -> DeadlineExpired | None:
+        """Why it would be in vain to compute it, its turn having come; None where it would not be."""
+        if self.begun >= self.deadline:
+            return DeadlineExpired("the deadline passed while the request was queued")
         # One that came to an idle server is tried whatever is expected: it may have become faster.
         waited, expected = self.begun - self.queued, self.expected_seconds
-        return waited > expected and self.begun + expected > self.deadline
+        if expected and waited > expected and self.begun + expected > self.deadline:
+            return DeadlineExpired("the request waited until too little time was left to compute it")
+        return None
 
     @property
     def over(self) -> bool:

@@ -114,7 +114,8 @@ class Lane:
         self.latest = float("-inf")
         self._batching = batching
         self._room = room
-        self._backlog = Backlog(name, max_rows, max_seconds, workers, batching.turn_seconds)
+        at_once = (lambda: workers) if room is None else (lambda: room.places)
+        self._backlog = Backlog(name, max_rows, max_seconds, at_once, batching.turn_seconds)
         self._loop = asyncio.get_running_loop()
         self._gathering = Gathering(self._compute_inline)
         self._waiting: dict[Hashable, WaitingJobs] = {}
@@ -147,8 +148,6 @@ class Lane:
             self._gathering.add(job, self._batching.inline_seconds)
             return
         cut = self._is_large(job)
-        if self._room is not None:
-            self._backlog.workers = self._room.places
         self._backlog.accept(job, cut=cut)
         job.metrics.queue_rows.inc(job.rows)
         if cut:
@@ -274,7 +273,8 @@ def _finish(done: Batch | Slice) -> None:
     if done.rows:
         done.job.costs.record(done.work, done.seconds)
         done.job.metrics.batch_rows.observe(done.rows)
-    if isinstance(done, Slice) and done.job.result is not None and done.over:
+    # Where it was one slice that is known already.
+    if isinstance(done, Slice) and done.job.result is not None and done.over and done.rows < done.job.rows:
         done.job.costs.record_whole(done.job.work, done.whole_seconds)
     for job in done.over:
         _count(job)

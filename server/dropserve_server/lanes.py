@@ -17,7 +17,7 @@ _MONTE_CARLO_TURN_SECONDS = 0.02
 _MONTE_CARLO_NICENESS = 10  # below the threads that answer deterministic requests
 _INLINE_SECONDS = 250e-6
 _FEW_CORES = 4
-"""On so many, deterministic requests that come need those which a Monte Carlo batch less leaves to them."""
+"""Where there are no more, Monte Carlo leaves some to deterministic requests, while those come."""
 
 
 def lanes_of(settings: Settings) -> tuple[Lane, Lane]:
@@ -33,7 +33,7 @@ def lanes_of(settings: Settings) -> tuple[Lane, Lane]:
     workers = settings.monte_carlo_workers
     # Niceness alone does not do: the two of them keep the caches and the interpreter busy, and both cores.
     few_cores = (settings.threads or available_cores()) <= _FEW_CORES
-    room = Room(workers, max(1, workers - 1) if few_cores else workers, lambda: deterministic.latest)
+    room = Room(workers, workers - 1, lambda: deterministic.latest) if few_cores and workers > 1 else None
     monte_carlo = Lane(
         MONTE_CARLO,
         workers,

@@ -76,6 +76,9 @@ class LargeJob:
                 return None
             if not self._next:
                 job.begun = perf_counter()
+                # Of more rows several slices may be computed at once: they may be done sooner than expected.
+                if job.rows <= FIRST_ROWS:
+                    job.error = job.too_late
             if job.error is None and perf_counter() >= job.deadline:
                 job.error = DeadlineExpired("the deadline passed before all rows were computed")
             self._computing += 1

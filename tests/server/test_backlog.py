@@ -23,7 +23,7 @@ def run(scenario: Callable[[], None]) -> None:
 
 
 def backlog(workers: int = 1, max_seconds: float = NEVER) -> Backlog:
-    return Backlog("test", 100, max_seconds, workers, turn_seconds=0.5)
+    return Backlog("test", 100, max_seconds, lambda: workers, turn_seconds=0.5)
 
 
 def learn(served: ServedModel) -> None:

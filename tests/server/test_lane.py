@@ -11,10 +11,9 @@ import pytest
 
 from dropserve_models.prediction import MonteCarloOptions
 from dropserve_server.lane import Batching, Lane
-from dropserve_server.room import Room
 from support.fake_model import FakeModel
 from support.jobs import job, serve, some_rows
-from support.lane import MONTE_CARLO, KnownCosts, check, computed, held, known, run
+from support.lane import MONTE_CARLO, check, computed, held, known, run
 
 
 def test_a_result_comes_back_to_the_event_loop_from_another_thread() -> None:
@@ -104,58 +103,6 @@ def test_other_options_seeds_and_tolerances_are_computed_apart(
     run(scenario)
 
 
-def test_models_take_turns_and_a_large_request_lets_small_ones_pass() -> None:
-    async def scenario(lane: Lane) -> None:
-        large_model, small_model = FakeModel(), FakeModel()
-        large_served, small_served = serve(large_model), serve(small_model)
-        large_served.costs.monte_carlo = KnownCosts(160, 0.02)  # 16 rows of 10 passes
-        small_served.costs.monte_carlo = KnownCosts(10, 0.001)
-        holding = await held(lane, large_model, large_served)
-        large = job(large_served, 160, MONTE_CARLO)
-        small = [job(small_served, 1, MONTE_CARLO) for _ in range(3)]
-        order: list[str] = []
-        large.outcome.add_done_callback(lambda _: order.append("large"))
-        lane.submit(large)
-        for each in small:
-            each.outcome.add_done_callback(lambda _: order.append("small"))
-            lane.submit(each)
-        large_model.gate.set()
-        await check(holding, large, *small)
-        await asyncio.sleep(0)  # for the callbacks
-        assert order == ["small", "small", "small", "large"]
-        assert computed(large_model) == [1] + [16] * 10
-        assert computed(small_model) == [3]
-
-    run(scenario, Batching(turn_seconds=0.02))
-
-
-@pytest.mark.parametrize("rows", [1, 40])
-def test_many_passes_of_few_rows_let_small_requests_pass(rows: int) -> None:
-    async def scenario(lane: Lane) -> None:
-        large_model, small_model = FakeModel(), FakeModel()
-        large_model.pauses = 5
-        large_served, small_served = serve(large_model), serve(small_model)
-        large_served.costs.monte_carlo.record(1000, 1.0)
-        small_served.costs.monte_carlo = KnownCosts(10, 0.001)
-        large = [job(large_served, rows, MonteCarloOptions(passes=1000, seed=seed)) for seed in (1, 2)]
-        small = [job(small_served, 1, MONTE_CARLO) for _ in range(3)]
-        order: list[str] = []
-        holding = await held(lane, small_model, small_served)
-        for kind, jobs in (("large", large), ("small", small)):
-            for each in jobs:
-                each.outcome.add_done_callback(lambda _, kind=kind: order.append(kind))  # type: ignore[misc]
-                lane.submit(each)
-        small_model.gate.set()
-        await check(holding, *large, *small)
-        await asyncio.sleep(0)  # for the callbacks
-        assert order == ["small"] * 3 + ["large"] * 2
-        assert computed(large_model) == [rows] * 2
-        assert large_model.steps_taken == 2 * 6
-        assert lane.rows == 0
-
-    run(scenario, Batching(turn_seconds=0.0))
-
-
 def test_cheap_requests_are_computed_on_the_event_loop_once_their_cost_is_known() -> None:
     async def scenario(lane: Lane) -> None:
         model = FakeModel()
@@ -225,33 +172,6 @@ def test_several_workers_compute_at_the_same_time() -> None:
         await check(*jobs)
 
     run(scenario, workers=3)
-
-
-def test_where_others_have_precedence_one_batch_is_computed_at_a_time_and_the_next_one_grows() -> None:
-    async def scenario(lane: Lane) -> None:
-        model = FakeModel()
-        served = await known(lane, model, None)
-        holding = await held(lane, model, served)
-        first, second = job(served), job(served)
-        lane.submit(first)
-        assert not await asyncio.to_thread(model.entered.acquire, timeout=0.1), "there is a second thread"
-        lane.submit(second)
-        model.gate.set()
-        await check(holding, first, second)
-        assert computed(model) == [1, 2]
-
-    run(scenario, workers=2, room=Room(2, 1, lambda: float("inf")))
-
-
-def test_it_tells_when_the_last_request_came() -> None:
-    async def scenario(lane: Lane) -> None:
-        assert lane.latest == float("-inf")
-        last = job(serve(FakeModel()))
-        lane.submit(last)
-        assert lane.latest == last.queued
-        await check(last)
-
-    run(scenario)
 
 
 def test_any_mix_gets_its_own_answers() -> None:

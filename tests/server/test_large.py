@@ -129,6 +129,33 @@ def test_a_deadline_ends_it_between_two_slices(passed: bool) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("rows", "waited", "expected", "left", "begun"),
+    [
+        (20, 100.0, 60.0, 50.0, False),
+        (20, 100.0, 40.0, 50.0, True),
+        (20, 1.0, 60.0, 50.0, True),  # it came to an idle server, which may have become faster
+        (200, 100.0, 60.0, 50.0, True),  # several threads may share it
+        (20, 100.0, 0.0, 0.0, False),
+        (200, 100.0, 0.0, 0.0, False),
+    ],
+)
+def test_what_has_waited_until_too_little_time_is_left_is_not_begun(
+    rows: int, waited: float, expected: float, left: float, begun: bool
+) -> None:
+    def scenario() -> None:
+        model = FakeModel()
+        now = perf_counter()
+        asked = job(serve(model), rows, MonteCarloOptions(passes=1000), deadline=now + left)
+        asked.queued = asked.begun = now - waited
+        asked.expected_seconds = expected
+        assert compute_all(LargeJob(asked, seconds=0.01)) == [asked]
+        assert bool(model.calls) == begun
+        assert isinstance(asked.error, DeadlineExpired) == (not begun)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(("seconds", "turns"), [(0.0, 6), (60.0, 1)])
 def test_passes_pause_when_the_time_is_up(seconds: float, turns: int) -> None:
     def scenario() -> None:

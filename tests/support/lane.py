@@ -40,10 +40,11 @@ def run(
     batching: Batching | None = None,
     workers: int = 1,
     max_rows: int = 10_000,
+    max_seconds: float = float("inf"),
     room: Room | None = None,
 ) -> None:
     async def life() -> None:
-        lane = Lane("test", workers, max_rows, batching=batching or Batching(), room=room)
+        lane = Lane("test", workers, max_rows, max_seconds, batching=batching or Batching(), room=room)
         await asyncio.wait_for(scenario(lane), SECONDS)
         assert await lane.close(SECONDS)
         assert lane.rows == 0
