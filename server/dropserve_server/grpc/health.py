@@ -107,8 +107,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     def _status(self, service: str) -> int:
         serving = self.serving(service)
         if serving is None:
-            versions = self._versions.get(service.rpartition("/")[0], {})
-            serving = versions[service] and not self._draining if service in versions else None
+            loaded = self._versions.get(service.rpartition("/")[0], {}).get(service)
+            serving = None if loaded is None else loaded and not self._draining
         return _UNKNOWN if serving is None else _SERVING if serving else _NOT_SERVING
 
     def _notify(self) -> None:
