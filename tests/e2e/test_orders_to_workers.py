@@ -1,4 +1,4 @@
-"""What an administrator orders of several workers: done by all, or by none."""
+"""What an administrator orders of several workers: done by all, and taken back where one can't."""
 
 from __future__ import annotations
 
