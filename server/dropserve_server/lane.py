@@ -8,25 +8,19 @@ that neither waits for the other.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
 from collections.abc import Hashable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from queue import SimpleQueue
-from time import perf_counter
-from typing import Protocol
 
 import numpy as np
 
 from dropserve_server.backlog import Backlog
 from dropserve_server.batch import Batch
+from dropserve_server.crew import Crew
 from dropserve_server.errors import DeadlineExpired
 from dropserve_server.gathering import Gathering
 from dropserve_server.job import Demand, PredictionJob
 from dropserve_server.large import FIRST_ROWS, LargeJob, Slice
 from dropserve_server.room import Room
-from dropserve_server.scheduling import give_way
 from dropserve_server.served import ServedModel
 from dropserve_server.waiting import WaitingJobs
 
@@ -58,24 +52,6 @@ class Batching:
     turn_seconds: float = 0.02
     niceness: int = 0
     inline_seconds: float = 0.0
-
-
-class Source(Protocol):
-    """What a worker takes its work from.
-
-    Attributes
-    ----------
-    ready : bool
-        Whether it is among those that workers will turn to.
-    """
-
-    ready: bool
-
-    def __bool__(self) -> bool:
-        """Whether there is work left to be taken."""
-
-    def take(self) -> Batch | Slice | None:
-        """Work for a turn."""
 
 
 class Lane:
@@ -113,22 +89,12 @@ class Lane:
     ) -> None:
         self.latest = float("-inf")
         self._batching = batching
-        self._room = room
         at_once = (lambda: workers) if room is None else (lambda: room.places)
         self._backlog = Backlog(name, max_rows, max_seconds, at_once, batching.turn_seconds)
         self._loop = asyncio.get_running_loop()
         self._gathering = Gathering(self._compute_inline)
         self._waiting: dict[Hashable, WaitingJobs] = {}
-        self._ready: SimpleQueue[Source | None] = SimpleQueue()
-        self._computed: deque[Batch | Slice] = deque()
-        self._delivery_scheduled = False
-        self._closing = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
-            for number in range(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._crew = Crew(name, workers, batching.niceness, room, self._deliver)
 
     @property
     def rows(self) -> int:
@@ -151,7 +117,7 @@ class Lane:
         self._backlog.accept(job, cut=cut)
         job.metrics.queue_rows.inc(job.rows)
         if cut:
-            self._make_ready(LargeJob(job, self._batching.turn_seconds))
+            self._crew.serve(LargeJob(job, self._batching.turn_seconds))
         else:
             self._enqueue(job)
 
@@ -169,13 +135,7 @@ class Lane:
     async def close(self, timeout: float) -> bool:
         """Let the threads finish what is queued, for at most `timeout` seconds; whether they did."""
         self._gathering.flush()
-        if not self._closing:
-            self._closing = True
-            self._ready.put(None)
-        deadline = perf_counter() + timeout
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join, max(0.0, deadline - perf_counter()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return await self._crew.close(timeout)
 
     def _compute_inline(self, jobs: list[PredictionJob]) -> None:
         groups: dict[ServedModel, list[PredictionJob]] = {}
@@ -198,9 +158,9 @@ class Lane:
             return
         if self._batching.delay_seconds and key is not None:
             waiting.ready = True  # as good as: it will be
-            self._loop.call_later(self._batching.delay_seconds, self._make_ready, waiting)
+            self._loop.call_later(self._batching.delay_seconds, self._crew.serve, waiting)
         else:
-            self._make_ready(waiting)
+            self._crew.serve(waiting)
 
     def _is_cheap(self, demand: Demand) -> bool:
         limit = self._batching.inline_seconds
@@ -213,53 +173,14 @@ class Lane:
         # Somewhat longer than a turn is better done in one than in a whole and a small slice.
         return demand.costs.seconds(demand.work) > 1.5 * self._batching.turn_seconds
 
-    def _make_ready(self, source: Source) -> None:
-        source.ready = True
-        self._ready.put(source)
-
-    def _work(self) -> None:
-        give_way(self._batching.niceness)
-        while True:
-            source = self._ready.get()
-            if source is None:
-                idle = self._ready.empty()
-                self._ready.put(None)  # for the next thread, or for this one, behind what is left to do
-                if idle:
-                    return
-                continue
-            with self._room or nullcontext():
-                self._compute(source)
-            del source  # not held, nor its features, while waiting for the next
-
-    def _compute(self, source: Source) -> None:
-        """Compute one turn's work of a source."""
-        # First: whoever adds to the source from here on makes it ready again. Twice would do no harm.
-        source.ready = False
-        work = source.take()
-        if source and not source.ready:
-            self._make_ready(source)
-        if work is None:
-            return
-        if work.compute():
-            self._computed.append(work)
-            # One wake-up of the event loop brings back all that was computed until it comes.
-            if not self._delivery_scheduled:
-                self._delivery_scheduled = True
-                self._loop.call_soon_threadsafe(self._deliver)
-        elif not source.ready:
-            self._make_ready(source)
-
-    def _deliver(self) -> None:
-        self._delivery_scheduled = False  # first: what is computed from here on schedules another one
-        while self._computed:
-            done = self._computed.popleft()
-            for job in done.over:
-                self._release(job)
-            _finish(done)
-            key = _group(done.job)
-            waiting = self._waiting.get(key)
-            if waiting is not None and not waiting:
-                del self._waiting[key]
+    def _deliver(self, done: Batch | Slice) -> None:
+        for job in done.over:
+            self._release(job)
+        _finish(done)
+        key = _group(done.job)
+        waiting = self._waiting.get(key)
+        if waiting is not None and not waiting:
+            del self._waiting[key]
 
     def _release(self, job: PredictionJob) -> bool:
         counted = self._backlog.release(job)
