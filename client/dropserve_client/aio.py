@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -12,10 +11,10 @@ import grpc
 
 from dropserve_client import channel, dialogue, wire
 from dropserve_client.channel import LoadBalancing, TlsConfig
-from dropserve_client.client import IN_FLIGHT, MAX_IN_FLIGHT
 from dropserve_client.deadline import DEFAULT_TIMEOUT, Deadline, checked_timeout
 from dropserve_client.dialogue import Dialogue, KnownModels, Request
 from dropserve_client.errors import CallCancelledError, ClosedError, DropserveError
+from dropserve_client.in_flight import IN_FLIGHT, MAX_IN_FLIGHT, awaited_in_order
 from dropserve_client.status import call_error
 from dropserve_client.types import Features, Masks, ModelInfo, Prediction, VersionStatus
 
@@ -122,7 +121,7 @@ class AsyncClient:
             )
             for batch in batches
         )
-        return _in_order(calls, in_flight)
+        return awaited_in_order(calls, in_flight)
 
     async def list_models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """As `Client.list_models`."""
@@ -184,7 +183,7 @@ class AsyncClient:
         if not isinstance(step, Iterator):
             return await self._call(step, deadline)
         calls = (self._call(request, deadline) for request in step)
-        return [answer async for answer in _in_order(calls, IN_FLIGHT)]
+        return [answer async for answer in awaited_in_order(calls, IN_FLIGHT)]
 
     async def _call(self, request: Request, deadline: Deadline) -> Any:
         if self._closed:
@@ -205,19 +204,3 @@ class AsyncClient:
                 # Closing the channel cancels its calls; nobody has cancelled the task that awaits them.
                 raise CallCancelledError("the client was closed during the call") from error
             raise
-
-
-async def _in_order(calls: Iterator[Coroutine[Any, Any, T]], at_once: int) -> AsyncIterator[T]:
-    """Results in the order of the calls, of which so many are made at the same time."""
-    pending: deque[asyncio.Task[T]] = deque()
-    try:
-        for call in calls:
-            pending.append(asyncio.create_task(call))
-            if len(pending) == at_once:
-                yield await pending.popleft()
-        while pending:
-            yield await pending.popleft()
-    finally:
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)

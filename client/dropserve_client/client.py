@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -15,16 +13,11 @@ from dropserve_client.channel import LoadBalancing, TlsConfig
 from dropserve_client.deadline import DEFAULT_TIMEOUT, Deadline, checked_timeout
 from dropserve_client.dialogue import Dialogue, KnownModels, Request
 from dropserve_client.errors import ClosedError, DropserveError
+from dropserve_client.in_flight import IN_FLIGHT, MAX_IN_FLIGHT, in_order
 from dropserve_client.status import call_error
 from dropserve_client.types import Features, Masks, ModelInfo, Prediction, VersionStatus
 
 T = TypeVar("T")
-
-MAX_IN_FLIGHT: Final = 1024
-
-IN_FLIGHT: Final = 2
-"""Calls under way where the rows of one prediction are split over several: one is computed while
-another one travels."""
 
 
 class Client:
@@ -202,7 +195,7 @@ class Client:
                 timeout=timeout,
             )
 
-        return _in_order((ask(batch) for batch in batches), in_flight)
+        return in_order((ask(batch) for batch in batches), in_flight)
 
     def list_models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """Every served version of every model, by name and then by version."""
@@ -252,7 +245,7 @@ class Client:
         if not isinstance(step, Iterator):
             return self._call(step, deadline)
         calls = (lambda request=request: self._call(request, deadline) for request in step)
-        return list(_in_order(calls, IN_FLIGHT))
+        return list(in_order(calls, IN_FLIGHT))
 
     def _call(self, request: Request, deadline: Deadline) -> Any:
         if self._closed:
@@ -270,19 +263,3 @@ class Client:
             if self._closed:  # by another thread, just now
                 raise ClosedError("the client is closed") from error
             raise
-
-
-def _in_order(calls: Iterator[Callable[[], T]], at_once: int) -> Iterator[T]:
-    """Results in the order of the calls, of which so many are made at the same time."""
-    pending: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="dropserve")
-    try:
-        for call in calls:
-            pending.append(pool.submit(call))
-            if len(pending) == at_once:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        # Whoever interrupts this need not wait for what is under way: its deadline ends it, or `close`.
-        pool.shutdown(wait=False, cancel_futures=True)
