@@ -141,6 +141,10 @@ class AsyncClient:
         """As `Client.is_ready`."""
         return await self._run(dialogue.is_ready(model), timeout)
 
+    async def wait_until_ready(self, model: str = "", *, timeout: float | None = None) -> None:
+        """As `Client.wait_until_ready`."""
+        await self._run(dialogue.wait_until_ready(model), timeout)
+
     async def close(self) -> None:
         """As `Client.close`."""
         self._closed = True
@@ -180,6 +184,9 @@ class AsyncClient:
             return result
 
     async def _answer(self, step: dialogue.Step, deadline: Deadline) -> Any:
+        if isinstance(step, dialogue.Pause):
+            await asyncio.sleep(deadline.at_most(step.seconds))
+            return None
         if not isinstance(step, Iterator):
             return await self._call(step, deadline)
         calls = (self._call(request, deadline) for request in step)

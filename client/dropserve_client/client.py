@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -213,6 +214,16 @@ class Client:
         """Whether the server, or one of its models, answers requests; False where none is there."""
         return self._run(dialogue.is_ready(model), timeout)
 
+    def wait_until_ready(self, model: str = "", *, timeout: float | None = None) -> None:
+        """Wait until the server, or one of its models, answers requests: it is starting, or has yet to start.
+
+        Raises
+        ------
+        DeadlineExceededError
+            It does not within `timeout` seconds; the message says what it does instead.
+        """
+        self._run(dialogue.wait_until_ready(model), timeout)
+
     def close(self) -> None:
         """Close the connection; calls under way are cancelled. Idempotent."""
         self._closed = True
@@ -242,6 +253,9 @@ class Client:
             return result
 
     def _answer(self, step: dialogue.Step, deadline: Deadline) -> Any:
+        if isinstance(step, dialogue.Pause):
+            time.sleep(deadline.at_most(step.seconds))
+            return None
         if not isinstance(step, Iterator):
             return self._call(step, deadline)
         calls = (lambda request=request: self._call(request, deadline) for request in step)

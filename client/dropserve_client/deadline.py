@@ -45,6 +45,17 @@ class Deadline:
             raise DeadlineExceededError(self.message())
         return left
 
+    def at_most(self, seconds: float) -> float:
+        """So many seconds, or those that are left where they are fewer.
+
+        Raises
+        ------
+        DeadlineExceededError
+            Where none are left.
+        """
+        left = self.remaining()
+        return seconds if left is None else min(seconds, left)
+
     def message(self) -> str:
         """What to tell when it has passed."""
         return f"no answer from {self._target} within {self._seconds:g} s"

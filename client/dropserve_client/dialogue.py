@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Generator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -17,6 +17,7 @@ import grpc
 from dropserve.v1 import administration_pb2, prediction_pb2
 from dropserve_client import features, foreign, wire
 from dropserve_client.errors import (
+    CallCancelledError,
     DeadlineExceededError,
     InputError,
     LoadFailedError,
@@ -41,9 +42,18 @@ Request: TypeAlias = (
     | administration_pb2.ReloadRepositoryRequest
     | HealthCheck
 )
-Step: TypeAlias = Request | Iterator[prediction_pb2.PredictRequest]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """So many seconds to wait, and be sent nothing."""
+
+    seconds: float
+
+
+Step: TypeAlias = Request | Iterator[prediction_pb2.PredictRequest] | Pause
 """One request, to be sent its answer; or requests that may be under way at the same time, to be sent
-their answers in order."""
+their answers in order; or a pause."""
 Dialogue: TypeAlias = Generator[Step, Any, T]
 
 KnownModels: TypeAlias = dict[tuple[str, str], ModelInfo]
@@ -53,6 +63,7 @@ KnownModels: TypeAlias = dict[tuple[str, str], ModelInfo]
 Metadata: TypeAlias = tuple[tuple[str, str], ...] | None
 
 _RESTARTS = 3
+_ASK_AGAIN_SECONDS = 0.1  # a server that starts
 
 
 class _Replaced(Exception):
@@ -181,6 +192,23 @@ def is_ready(service: str) -> Dialogue[bool]:
     except (NotFoundError, UnavailableError, DeadlineExceededError):
         return False
     return foreign.is_serving(answer)
+
+
+def wait_until_ready(service: str) -> Dialogue[None]:
+    """Ask grpc.health.v1 until the server, or one of its models, answers requests."""
+    why = ""
+    try:
+        while True:
+            try:
+                if foreign.is_serving((yield foreign.health_check_request(service))):
+                    return
+                why = "it says that it is not serving"
+            except (NotFoundError, UnavailableError, CallCancelledError) as error:
+                why = str(error)
+            yield Pause(_ASK_AGAIN_SECONDS)
+    except DeadlineExceededError as error:
+        who = f"model {service!r}" if service else "the server"
+        raise DeadlineExceededError(f"{who} is not ready: {why or error}", code=error.code) from error
 
 
 def _predict(known: KnownModels, ask: Question, matrix: FloatArray, limits: Limits) -> Dialogue[Prediction]:

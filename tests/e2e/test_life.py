@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dropserve.v1 import prediction_pb2
 from dropserve.v1.prediction_pb2 import MonteCarlo, PredictRequest
+from dropserve_client import Client
 from support.example_repository import rows_for
 from support.prediction_client import Asker, refusal_of, request
 from support.server_process import TIMEOUT, ServerProcess, serve_to_the_end, server_process
@@ -55,6 +56,18 @@ def test_before_the_models_are_loaded_everybody_is_told_to_come_back(repository:
         assert told(server) == (200, "SERVING")
         assert "torch" in server.loaded_libraries()
         assert ask.predict("targets", ONE).mean.shape == [1, 2]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_client_waits_for_a_server_that_starts(repository: Path, workers: str) -> None:
+    """Its port is open before its models are loaded; that of several workers is closed until then."""
+    options = ("--warm-up", "--workers", workers)
+    with server_process(repository, *options, ready=False, listening=False) as server:
+        event = "supervising" if workers == "2" else "listening"
+        with Client(f"127.0.0.1:{server.wait_for(event)['grpc_port']}") as client:
+            assert not client.is_ready("targets")
+            client.wait_until_ready("targets", timeout=TIMEOUT)
+            assert client.predict("targets", ONE, timeout=TIMEOUT).mean.shape == (1, 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
