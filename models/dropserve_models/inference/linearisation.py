@@ -27,7 +27,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from dropserve_models.inference.plan import Plan
+from dropserve_models.inference.affine import Affine
 from dropserve_models.inference.program import (
     Array,
     Drop,
@@ -36,6 +36,7 @@ from dropserve_models.inference.program import (
     Program,
     Step,
     arguments,
+    leading_to,
 )
 
 MOST_OUTPUTS = 8
@@ -84,17 +85,16 @@ class Linearisation:
         return sum(self.program.widths[step.out] for step in self.program.steps)
 
 
-def linearise(program: Program, plan: Plan) -> Linearisation | None:
-    """Approximate what leads to the last dropout, where all of a prediction's moments over that are known.
+def linearise(program: Program, affine: Affine) -> Linearisation | None:
+    """Approximate what leads to the last dropout, which a prediction is `affine` in.
 
-    None where they are not, where nothing before it is stochastic, or where there is an operation that has
-    no slope or mixes units.
+    None where that is not stochastic, where there are many outputs, or an operation that has no slope or
+    mixes units.
     """
-    affine = plan.affine
-    if affine is None or not plan.body or len(affine.weight) > MOST_OUTPUTS:
+    if len(affine.weight) > MOST_OUTPUTS:
         return None
     writer = _Writer(program)
-    steps = _leading_to(program.steps, (affine.x,))
+    steps = leading_to(program.steps, (affine.x,))
     if not all(writer.forward(step) for step in steps) or affine.x not in writer.variances:
         return None
     rows = [writer.backward(steps, affine.x, weight.astype(np.float32)) for weight in affine.weight]
@@ -107,7 +107,7 @@ def linearise(program: Program, plan: Plan) -> Linearisation | None:
     centre = writer.linear(writer.means[affine.x], affine.weight, affine.offset)
     sites = sorted(rows[0])
     outputs = (*(g for gradients in rows for g in gradients.values()), *totals, *spreads, centre)
-    wanted = tuple(_leading_to(writer.steps, outputs))
+    wanted = tuple(leading_to(writer.steps, outputs))
     return Linearisation(
         Program(wanted, writer.widths, program.boundary, (), outputs),
         {site: tuple(gradients[site] for gradients in rows) for site in sites},
@@ -269,16 +269,6 @@ class _Writer:
 def _has_slopes(step: Elementwise, name: str) -> bool:
     """Whether the operation can be evaluated at any value of an argument."""
     return step.op in _SMOOTH or (step.op == "Div" and step.args[0] == name)
-
-
-def _leading_to(steps: Sequence[Step], wanted: Sequence[str]) -> list[Step]:
-    needed = set(wanted)
-    found: list[Step] = []
-    for step in reversed(steps):
-        if step.out in needed:
-            needed.update(arguments(step))
-            found.append(step)
-    return found[::-1]
 
 
 def _constant(value: float) -> Array:

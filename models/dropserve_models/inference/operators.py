@@ -104,9 +104,14 @@ def operation(step: Step, empty: Empty = torch.empty) -> Operation:
 def bound(step: Step, empty: Empty = torch.empty) -> Operation:
     """The function of the values that a step names: its constants are known."""
     function = operation(step, empty)
-    if not isinstance(step, Elementwise):
+    return with_constants(function, step) if isinstance(step, Elementwise) else function
+
+
+def with_constants(function: Operation, step: Elementwise, device: torch.device | None = None) -> Operation:
+    """`function` of a step's arguments, as one of the values that it names; the constants lie on a device."""
+    fixed = [None if isinstance(arg, str) else column(arg).to(device or "cpu") for arg in step.args]
+    if all(constant is None for constant in fixed):
         return function
-    fixed = [None if isinstance(arg, str) else column(arg) for arg in step.args]
 
     def apply(*values: Tensor) -> Tensor:
         given = iter(values)

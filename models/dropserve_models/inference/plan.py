@@ -14,28 +14,15 @@ of a pass is that of its conditional distribution given the other masks (Rao-Bla
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dropserve_models.inference.affine import Affine, find_affine
+from dropserve_models.inference.linearisation import Linearisation, linearise
 from dropserve_models.inference.orthogonal import group_count
-from dropserve_models.inference.program import (
-    Concat,
-    Drop,
-    Elementwise,
-    Linear,
-    Program,
-    Select,
-    Step,
-    arguments,
-)
+from dropserve_models.inference.program import Drop, Elementwise, Linear, Program, Step, arguments
 from dropserve_models.prediction import MonteCarloOptions
-
-_Form: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]  # weight and offset
-_Read: TypeAlias = Callable[[str], _Form | None]
 
 MAX_DRAWS = 8
 """Draws of the last masks in a pass, at most."""
@@ -50,18 +37,6 @@ fewer of either, the small products that take their place cost as much."""
 ORTHOGONAL_WEIGHTS = 2000
 ADAPTIVE_PASSES = 20
 """Passes that an adaptive request computes before it looks again at which rows need more."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Affine:
-    """The prediction as an affine function of a Dropout's output: weight [outputs, units], offset [outputs].
-
-    `x` names the Dropout's input.
-    """
-
-    x: str
-    weight: NDArray[np.float64]
-    offset: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +65,8 @@ class Plan:
         Of the linear layers that read the last Dropout alone.
     closed : bool
         Whether `affine` is all there is to compute, so that no mask of the tail is ever drawn.
+    linearisation : Linearisation or None
+        What of the body's variance is known beforehand, where there is a closed form.
     """
 
     fused: dict[str, Drop]
@@ -102,6 +79,7 @@ class Plan:
     tail_units: int
     tail_weights: int
     closed: bool
+    linearisation: Linearisation | None
 
     def integrates(self, options: MonteCarloOptions) -> bool:
         """Whether the last dropout is integrated: in closed form, or by several draws a pass."""
@@ -151,18 +129,20 @@ def make_plan(program: Program) -> Plan:
     total = sum(_multiplications(program, {step.out}) for step in program.steps)
     draws = int(np.clip(TAIL_SHARE * (total - tail_cost) // max(tail_cost, 1), 1, MAX_DRAWS))
     stochastic = {name for drop in drops[:-1] for name in _downstream(program, drop.out)}
-    affine = _affine(program, last)
+    affine = find_affine(program, last)
+    body = bool(stochastic & {last.x, *downstream})
     return Plan(
         fused,
         packed,
         last.site,
         affine,
         draws,
-        body=bool(stochastic & {last.x, *downstream}),
+        body=body,
         tail_rate=program.sites[last.site].rate,
         tail_units=program.sites[last.site].units,
         tail_weights=_multiplications(program, {name for name, drop in fused.items() if drop is last}),
         closed=affine is not None and len(program.outputs) == 1,
+        linearisation=linearise(program, affine) if affine is not None and body else None,
     )
 
 
@@ -200,65 +180,3 @@ def _downstream(program: Program, name: str) -> set[str]:
 
 def _multiplications(program: Program, names: set[str]) -> int:
     return sum(step.weight.size for step in program.steps if isinstance(step, Linear) and step.out in names)
-
-
-def _affine(program: Program, drop: Drop) -> Affine | None:
-    """The prediction as an affine function of the Dropout's output, or None where it is not one."""
-    producers = {step.out: step for step in program.steps}
-    width = program.widths[drop.out]
-
-    def read(name: str) -> _Form | None:
-        if name == drop.out:
-            return np.eye(width), np.zeros(width)
-        step = producers.get(name)
-        match step:
-            case Linear():
-                if (inner := read(step.x)) is None:
-                    return None
-                weight = step.weight.astype(np.float64)
-                bias = np.zeros(len(weight)) if step.bias is None else step.bias
-                return weight @ inner[0], weight @ inner[1] + bias
-            case Select():
-                inner = read(step.x)
-                return None if inner is None else (inner[0][step.indices], inner[1][step.indices])
-            case Concat():
-                parts = [read(x) for x in step.xs]
-                known = [part for part in parts if part is not None]
-                if len(known) < len(parts):
-                    return None
-                return np.concatenate([a for a, _ in known]), np.concatenate([b for _, b in known])
-            case Elementwise():
-                return _affine_elementwise(step, read)
-            case _:
-                return None
-
-    found = read(program.outputs[0])
-    return None if found is None else Affine(drop.x, *found)
-
-
-def _affine_elementwise(step: Elementwise, read: _Read) -> _Form | None:
-    """One value, and constants that are added to it or scale it."""
-    values = [arg for arg in step.args if isinstance(arg, str)]
-    if len(values) != 1 or (inner := read(values[0])) is None:
-        return None
-    weight, offset = inner
-    if step.op == "Identity":
-        return weight, offset
-    if step.op == "Neg":
-        return -weight, -offset
-    if len(step.args) != 2:
-        return None
-    first = isinstance(step.args[0], str)
-    constant = np.asarray(step.args[1 if first else 0], np.float64)
-    match step.op:
-        case "Add":
-            return weight + np.zeros_like(constant)[:, None], offset + constant
-        case "Sub":
-            sign = 1.0 if first else -1.0
-            return sign * weight + np.zeros_like(constant)[:, None], sign * (offset - constant)
-        case "Mul":
-            return weight * constant[:, None], offset * constant
-        case "Div" if first:
-            return weight / constant[:, None], offset / constant
-        case _:
-            return None

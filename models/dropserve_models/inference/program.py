@@ -6,7 +6,7 @@ rows. Everything here is plain data: no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -113,6 +113,17 @@ class Program:
     boundary: tuple[str, ...]
     sites: tuple[Site, ...]
     outputs: tuple[str, ...]
+
+
+def leading_to(steps: Sequence[Step], wanted: Iterable[str]) -> list[Step]:
+    """The steps that values are computed by, in order."""
+    needed = set(wanted)
+    found: list[Step] = []
+    for step in reversed(steps):
+        if step.out in needed:
+            needed.update(arguments(step))
+            found.append(step)
+    return found[::-1]
 
 
 def arguments(step: Step) -> tuple[str, ...]:

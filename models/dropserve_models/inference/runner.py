@@ -23,7 +23,6 @@ from dropserve_models.inference import operators, orthogonal, pointwise
 from dropserve_models.inference.blocks import BlockMasks
 from dropserve_models.inference.complement import drops_each, subtract, without_dropout
 from dropserve_models.inference.control_variate import ControlVariate
-from dropserve_models.inference.linearisation import linearise
 from dropserve_models.inference.masks import Strata
 from dropserve_models.inference.passes import Passes
 from dropserve_models.inference.plan import Plan
@@ -81,7 +80,7 @@ class Runner:
             self._predictions = len(weight)
             self._offset = torch.from_numpy(plan.affine.offset).float().reshape(-1, 1, 1)
         self._variate: ControlVariate | None = None
-        if (found := linearise(program, plan)) is not None:
+        if (found := plan.linearisation) is not None:
             operations = [operators.bound(step, self._empty) for step in found.program.steps]
             self._variate = ControlVariate(found, operations)
 

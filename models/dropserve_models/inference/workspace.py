@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from dropserve_models.errors import MemoryLimitError
 from dropserve_models.inference.blocks import GROUP, PASS_BLOCK
-from dropserve_models.inference.linearisation import linearise
 from dropserve_models.inference.masks import STRATUM
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import Drop, Linear, Program, arguments
@@ -47,7 +46,7 @@ class Workspace:
         layers = {step.out: step.weight for step in program.steps if isinstance(step, Linear)}
         shared = [name for name, drop in plan.fused.items() if drop.x in program.boundary]
         self._boundary = sum(program.widths[name] for name in (*program.boundary, *shared))
-        linearisation = linearise(program, plan)
+        linearisation = plan.linearisation
         self._linear = 0
         if linearisation is not None:
             self._linear = linearisation.values

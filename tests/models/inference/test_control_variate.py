@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from dropserve_models.inference.boundary import Boundary
 from dropserve_models.inference.control_variate import ControlVariate
 from dropserve_models.inference.engine import Engine
-from dropserve_models.inference.linearisation import MOST_OUTPUTS, linearise
-from dropserve_models.inference.masks import strata
+from dropserve_models.inference.linearisation import MOST_OUTPUTS
 from dropserve_models.inference.operators import bound
 from dropserve_models.inference.plan import make_plan
 from dropserve_models.inference.program import Program
@@ -41,7 +39,7 @@ def linearised(data: bytes, features: Array) -> dict[str, Wide]:
     """All that a linearisation is made of, [rows, units], by its role."""
     blueprint = blueprint_of(data)
     program = program_of(data)
-    found = linearise(program, make_plan(program))
+    found = make_plan(program).linearisation
     assert found is not None
     variate = ControlVariate(found, [bound(step) for step in found.program.steps])
     boundary = Boundary(program, blueprint.prefix, blueprint.opening).by_units(features)
@@ -102,9 +100,9 @@ def test_where_all_units_are_active_two_passes_know_the_mean() -> None:
         assert (answer.standard_error < 1e-3 * answer.std).all()
 
 
-@pytest.mark.parametrize("passes", [2, 4, 10, 27])
-def test_bias(passes: int) -> None:
-    """Beside the networks of test_enumeration, one whose units are more, and whose outputs differ in size."""
+@pytest.mark.parametrize("passes", [4, 27])
+def test_two_dropouts_before_the_last_bring_no_bias(passes: int) -> None:
+    """What is known of each adds up. One is seen to, and standard errors are, in test_enumeration."""
     found = answers(engine_of(SMALL.onnx()), ROWS, passes, 300)
     for name, expected in (("mean", truth().mean), ("variance", truth().variance)):
         values = stack(found, name)
@@ -112,22 +110,6 @@ def test_bias(passes: int) -> None:
         # The floor of the variance, and uneven strata, are approximations.
         allowed = 0.0 if name == "mean" else 0.03 * expected
         np.testing.assert_array_less(np.abs(values.mean(axis=0) - expected), 5.0 * error + allowed + 1e-6)
-
-
-@pytest.mark.parametrize("passes", [27, 100])
-def test_standard_errors_are_honest(passes: int) -> None:
-    """Their squares are on average those of the errors; 2 of them hold the truth as Student's t says."""
-    found = answers(engine_of(SMALL.onnx()), ROWS, passes, 300)
-    std = np.sqrt(truth().variance)
-    degrees = sum(count for _, count in strata(passes, "stratified")) - 1
-    expected = 1.0 - 2.0 * float(stats.t.sf(2.0, degrees))
-    for errors, standard_error in (
-        (stack(found, "mean") - truth().mean, stack(found, "standard_error")),
-        (stack(found, "std") - std, stack(found, "std_standard_error")),
-    ):
-        calibration = (standard_error**2).mean() / (errors**2).mean()
-        assert 0.75 < calibration < 1.4
-        assert float((np.abs(errors) < 2.0 * standard_error).mean()) == pytest.approx(expected, abs=0.07)
 
 
 def test_it_takes_less_than_half_of_the_passes() -> None:
@@ -215,7 +197,7 @@ def test_operations(name: str) -> None:
 def test_operations_without_a_slope_are_answered_as_they_were(name: str) -> None:
     data = topology(WITHOUT[name])
     program = program_of(data)
-    assert linearise(program, make_plan(program)) is None
+    assert make_plan(program).linearisation is None
     features = np.random.default_rng(2).normal(size=(4, 24)).astype(np.float32)
     answer = engine_of(data).run(features, MonteCarloOptions(20, 1))
     assert answer.variance is not None
@@ -225,7 +207,7 @@ def test_operations_without_a_slope_are_answered_as_they_were(name: str) -> None
 @pytest.mark.parametrize(("outputs", "expected"), [(MOST_OUTPUTS, True), (MOST_OUTPUTS + 1, False)])
 def test_many_outputs_go_without(outputs: int, expected: bool) -> None:
     program = program_of(topology([node("Relu", "a", "h")], outputs))
-    assert (linearise(program, make_plan(program)) is not None) is expected
+    assert (make_plan(program).linearisation is not None) is expected
 
 
 @pytest.mark.parametrize(
@@ -233,7 +215,7 @@ def test_many_outputs_go_without(outputs: int, expected: bool) -> None:
 )
 def test_where_nothing_is_left_to_sample_or_the_tail_is_not_affine_there_is_none(network: Mlp) -> None:
     program = program_of(network.onnx())
-    assert (linearise(program, make_plan(program)) is not None) is (network is SMALL)
+    assert (make_plan(program).linearisation is not None) is (network is SMALL)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-15, 1e9])

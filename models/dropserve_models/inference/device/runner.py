@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dropserve_models.inference import operators
 from dropserve_models.inference.control_variate import ControlVariate
-from dropserve_models.inference.linearisation import linearise
+from dropserve_models.inference.passes import Passes
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import (
     Drop,
@@ -51,23 +51,6 @@ class Masks:
     weights: Mapping[str, Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class Passes:
-    """What a block of passes computed; see `inference.runner`.
-
-    Attributes
-    ----------
-    outputs : list of Tensor [outputs, draws or passes or 1, rows]
-    within : Tensor [outputs, passes or 1, rows] or None
-    least : Tensor [outputs, passes, rows] or None
-        What `within` is without a control variate, where there is one.
-    """
-
-    outputs: list[Tensor]
-    within: Tensor | None
-    least: Tensor | None = None
-
-
 class DeviceRunner:
     """Runs a program on a device."""
 
@@ -95,7 +78,7 @@ class DeviceRunner:
             )
 
         self._variate: ControlVariate | None = None
-        if (found := linearise(program, plan)) is not None:
+        if (found := plan.linearisation) is not None:
             self._variate = ControlVariate(found, [_bound(step, device) for step in found.program.steps])
 
     def masked_layers(self, rows: int, integrate: bool) -> dict[str, int]:
@@ -138,22 +121,22 @@ class DeviceRunner:
                 bias = self._biases.get(step.out)
                 values[step.out] = product if bias is None else product.add_(bias)
             else:
-                args = _aligned([values[name] for name in arguments(step)])
+                args = operators.aligned([values[name] for name in arguments(step)])
                 values[step.out] = self._operations[step.out](*args)
             for name in last_reads[step.out]:
                 del values[name]
         if not (integrate and self._plan.affine is not None):
-            return Passes([values[name] for name in self._outputs], None)
+            return Passes([values[name] for name in self._outputs])
         hidden = values[self._plan.affine.x]
         mean = _product(self._mean, hidden).add_(self._offset)
         outputs = [mean, *(values[name] for name in self._outputs[1:])]
         within = _product(self._within, hidden.square())
         if self._variate is None:
             return Passes(outputs, within)
-        least = within.clone()
+        least = within.sum(1, keepdim=True)
         known = self._variate.values(boundary)
         self._variate.correct(mean, within, known, lambda site, x: _weighted(masks.values[site], x))
-        return Passes(outputs, within, least)
+        return Passes(outputs, within, least=least)
 
     def _schedule(self, integrate: bool) -> tuple[list[Step], Mapping[str, Sequence[str]]]:
         return self._closed if integrate and self._plan.affine is not None else self._all
@@ -172,16 +155,7 @@ def _operation(step: Step, device: torch.device) -> Callable[..., Tensor]:
         case Drop() | Linear():
             return lambda x: x  # `DeviceRunner.run` computes these
         case Elementwise():
-            function = operators.elementwise(step)
-            constants = [operators.column(arg).to(device) for arg in step.args if not isinstance(arg, str)]
-            if not constants:
-                return function
-
-            def apply(*values: Tensor) -> Tensor:
-                given, fixed = iter(values), iter(constants)
-                return function(*(next(given if isinstance(arg, str) else fixed) for arg in step.args))
-
-            return apply
+            return operators.with_constants(operators.elementwise(step), step, device)
         case Select():
             indices = torch.tensor(step.indices, device=device)
             return lambda x: x.index_select(0, indices)
@@ -244,11 +218,3 @@ def _masked_product(weights: Tensor, x: Tensor, passes: int) -> Tensor:
     batch = x.permute(1, 0, 2).expand(passes, -1, -1)
     product = torch.bmm(weights.view(passes, draws // passes * outputs, -1), batch)
     return product.view(draws, outputs, -1).permute(1, 0, 2)
-
-
-def _aligned(args: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Arguments of as many draws as the one that has most; each repeats its passes, or is one for all."""
-    draws = max(arg.shape[1] for arg in args)
-    return [
-        arg if arg.shape[1] in (1, draws) else arg.repeat_interleave(draws // arg.shape[1], 1) for arg in args
-    ]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dropserve_models.inference.device.runner import Passes
 from dropserve_models.inference.masks import Strata, count_passes
+from dropserve_models.inference.passes import Passes
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -82,7 +82,7 @@ def add_up(found: Passes, groups: Strata, shift: Tensor, fresh: Tensor, *, class
     return BlockSums(
         shift,
         powers,
-        torch.zeros_like(powers[0]) if found.least is None else found.least.double().sum(1),
+        torch.zeros_like(powers[0]) if found.least is None else found.least[:, 0].double(),
         noise[0].double().sum(1) * (passes / noise[0].shape[1]) if noise else powers.new_zeros(0, rows),
         entropy(samples).double().sum(0, keepdim=True) if classifier else powers.new_zeros(0, rows),
         samples,

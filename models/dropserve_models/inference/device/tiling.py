@@ -7,7 +7,6 @@ them, and a row is computed in the same way whatever the others are.
 from __future__ import annotations
 
 from dropserve_models.errors import MemoryLimitError
-from dropserve_models.inference.linearisation import linearise
 from dropserve_models.inference.masks import STRATUM
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import Drop, Linear, Program
@@ -43,7 +42,7 @@ class Tiling:
         self._memory = memory_bytes
         self._outputs = max(2, sum(program.widths[name] for name in program.outputs))
         self._boundary = sum(program.widths[name] for name in program.boundary)
-        linearisation = linearise(program, plan)
+        linearisation = plan.linearisation
         self._linear = 0 if linearisation is None else linearisation.values
         self._draws = 1 if plan.closed else plan.draws
         skipped = {drop.out for drop in plan.fused.values()}

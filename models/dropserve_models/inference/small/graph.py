@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dropserve_models.inference.linearisation import linearise
 from dropserve_models.inference.plan import Plan
-from dropserve_models.inference.program import Program, Step, arguments
+from dropserve_models.inference.program import Program, leading_to
 from dropserve_models.inference.small.moments import write_noise, write_sums
 from dropserve_models.inference.small.steps import A_DRAW, Suffix
 from dropserve_models.inference.small.writer import Writer
@@ -27,12 +26,12 @@ def build(program: Program, plan: Plan, *, classifier: bool, closed: bool) -> by
     prediction, *noise = program.outputs
     affine = plan.affine if closed else None
     least = None
-    suffix.write(_needed(program, {*noise, affine.x if affine else prediction}))
+    suffix.write(leading_to(program.steps, {*noise, affine.x if affine else prediction}))
     if affine is not None:
         values, within = suffix.closed(affine, program.sites[plan.tail].rate)
-        if (linearisation := linearise(program, plan)) is not None:
+        if plan.linearisation is not None:
             least = within
-            values, within = suffix.corrected(values, within, linearisation)
+            values, within = suffix.corrected(values, within, plan.linearisation)
     else:
         values, within = suffix.value(prediction, A_DRAW), None
     if classifier and program.widths[prediction] == 1:
@@ -42,13 +41,3 @@ def build(program: Program, plan: Plan, *, classifier: bool, closed: bool) -> by
     for name in noise:
         write_noise(writer, suffix.value(name))
     return writer.model()
-
-
-def _needed(program: Program, wanted: set[str]) -> list[Step]:
-    """The steps that lead to `wanted` values, in order."""
-    steps = []
-    for step in reversed(program.steps):
-        if step.out in wanted:
-            steps.append(step)
-            wanted.update(arguments(step))
-    return steps[::-1]

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dropserve_models.inference.affine import Affine
 from dropserve_models.inference.linearisation import Linearisation
-from dropserve_models.inference.plan import Affine
 from dropserve_models.inference.program import (
     Array,
     Concat,
