@@ -81,7 +81,8 @@ def open_artifact(folder: str | Path, max_bytes: int = MAX_MODEL_BYTES) -> Artif
         raise ArtifactError(f"{folder} is refused: it is a link out of the repository")
     manifest = None
     if os.path.lexists(folder / MANIFEST_FILE):
-        manifest = Manifest.from_json(_read(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+        document = _read(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+        manifest = Manifest.from_json(document, folder / MANIFEST_FILE)
     model_bytes = _read(folder, MODEL_FILE, min(max_bytes, MAX_MODEL_BYTES))
     if manifest is not None and sha256_of(model_bytes) != manifest.sha256:
         raise ArtifactError(

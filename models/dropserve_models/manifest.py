@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
@@ -149,8 +150,8 @@ class Manifest(Record):
         return _NUMBERS.sub(_on_one_line, text).encode() + b"\n"
 
     @classmethod
-    def from_json(cls, data: bytes) -> Self:
-        """Read manifest.json.
+    def from_json(cls, data: bytes, path: str | Path = "manifest.json") -> Self:
+        """Read manifest.json; errors call it by its `path`.
 
         Raises
         ------
@@ -160,11 +161,11 @@ class Manifest(Record):
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"manifest.json is not JSON: {error}") from error
+            raise ArtifactError(f"{path} is not JSON: {error}") from error
         version = document.get("schema_version") if isinstance(document, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ArtifactError(
-                f"manifest.json has schema version {version}, this dropserve reads up to {SCHEMA_VERSION}: "
+                f"{path} has schema version {version}, this dropserve reads up to {SCHEMA_VERSION}: "
                 "update dropserve"
             )
         try:
@@ -172,7 +173,7 @@ class Manifest(Record):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise ArtifactError(f"manifest.json is malformed: {where}: {first['msg']}") from error
+            raise ArtifactError(f"{path} is malformed: {where}: {first['msg']}") from error
 
 
 def _on_one_line(found: re.Match[str]) -> str:
