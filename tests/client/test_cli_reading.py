@@ -181,7 +181,7 @@ def _hide(monkeypatch: pytest.MonkeyPatch, packages: set[str]) -> None:
         ("huge.csv", "a,b,c\n1,2,1e39\n", "huge.csv, column 'c', row 1: 1e39 is not a finite float32 number"),
         ("latin.csv", b"a,b,c\n1,2,\xe9\n", "latin.csv is not UTF-8 text: "),
         ("nul.csv", b"a,b,c\n1,2,\0\n", "nul.csv, column 'c', row 1: '\\x00' is not a number"),
-        ("text.npz", "no archive", "text.npz can't be read as NPZ: "),
+        ("text.npz", "no archive", "text.npz can't be read as NPZ: it is no archive of arrays"),
     ],
 )
 def test_a_file_that_cant_be_used_is_refused_in_one_line(

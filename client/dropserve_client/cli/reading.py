@@ -174,7 +174,12 @@ def _numbers(cells: list[str], column: str, source: str, missing: NDArray[np.boo
 
 def _npz(path: Path, source: str, feature_names: Sequence[str]) -> NDArray[Any]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        loaded = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        # numpy takes anything else for a pickle, and would tell how to trust it.
+        raise InputError(f"{source} can't be read as NPZ: it is no archive of arrays") from error
+    try:
+        with loaded as archive:
             names = list(archive.files)
             X: NDArray[Any] | None = archive["X"] if "X" in names else None
             own_names: NDArray[Any] | None = archive["feature_names"] if "feature_names" in names else None

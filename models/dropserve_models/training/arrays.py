@@ -28,7 +28,7 @@ def read_npz(path: Path, categorical: Sequence[str] = ()) -> Table:
         Not an NPZ file, an array is missing, of a wrong shape, or holds a value that is no finite number.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded = _load(path)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise DataError(f"{path} can't be read as NPZ: it holds a single array, without a name")
         with loaded as archive:
@@ -52,6 +52,13 @@ def read_npz(path: Path, categorical: Sequence[str] = ()) -> Table:
         target_names=_names(arrays.get("target_names"), "target", y.shape[1], path),
         categorical=categorical,
     )
+
+
+def _load(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except ValueError as error:  # numpy takes anything else for a pickle, and would tell how to trust it
+        raise DataError(f"{path} can't be read as NPZ: it is no archive of arrays") from error
 
 
 def table_from_arrays(

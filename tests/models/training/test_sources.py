@@ -289,6 +289,11 @@ def test_wrong_npz_content(save: Write, arrays: dict[str, Any], message: str) ->
     assert message in refused(save(**arrays), ())
 
 
+def test_text_is_no_npz(write: Write) -> None:
+    told = refused(write("no archive", "text.npz"))
+    assert told.endswith("text.npz can't be read as NPZ: it is no archive of arrays")
+
+
 def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
     with (tmp_path / "data.npz").open("wb") as file:
         np.save(file, np.ones(3))
