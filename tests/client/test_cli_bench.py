@@ -99,9 +99,17 @@ def test_other_machines_are_left_alone_unless_they_are_meant(run: Run) -> None:
     assert (status, out) == (2, "")
     assert f"{elsewhere} is not this machine" in err
     assert run("bench", "toy", "--remote", "--timeout", "0.1", server=elsewhere)[0] == 1
-    here = ["localhost:1", "127.0.0.1:8001", "127.3.2.1:1", "[::1]:8001", "unix:/x", "dns:///localhost:1"]
+    here = [
+        "localhost:1",
+        "127.0.0.1:8001",
+        "127.3.2.1:1",
+        "[::1]:8001",
+        "unix:/x",
+        "dns:///localhost:1",
+        "localhost",
+    ]
     assert all(map(is_here, here))
-    there = ["localhost.example:1", "10.0.0.1:1", "[2001:db8::1]:1", "dns:///server:1", "0.0.0.0:1"]
+    there = ["localhost.example:1", "10.0.0.1:1", "[2001:db8::1]:1", "dns:///server:1", "0.0.0.0:1", "server"]
     assert not any(map(is_here, there))
 
 

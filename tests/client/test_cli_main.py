@@ -90,6 +90,10 @@ def test_a_subcommand_decides_the_exit_status(command: Callable[..., None], stat
         (["other"], "dropserve other: the following arguments are required: --number"),
         (["other", "--number", "x"], "invalid int value: 'x'"),
         (["other", "--num", "1"], "the following arguments are required: --number"),
+        (
+            ["other", "--number", "1", "--trials", "0"],
+            "dropserve other: unrecognized arguments: --trials 0 (dropserve other --help explains)",
+        ),
         (["--nonsense"], "dropserve: "),
     ],
 )

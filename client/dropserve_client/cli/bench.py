@@ -188,7 +188,8 @@ def is_here(target: str) -> bool:
     """Whether a gRPC target is bound to be on this machine."""
     if target.startswith("unix:"):
         return True
-    host = target.rpartition("/")[2].rpartition(":")[0].strip("[]")
+    address = target.rpartition("/")[2]
+    host = (address.rpartition(":")[0] or address).strip("[]")
     try:
         return ip_address(host).is_loopback
     except ValueError:

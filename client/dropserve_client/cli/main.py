@@ -110,7 +110,10 @@ class _Parser(argparse.ArgumentParser):
         # A subcommand that can't be loaded says so when it is used, and the others work.
         if self.broken is not None:
             self.exit(1, f"{self.prog} can't be loaded: {self.broken}\n")
-        return super().parse_known_args(*args, **kwargs)
+        found, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown and self.get_default("run") is not None:  # of a subcommand, whose help tells what there is
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         # Who lacks the extra should hear of that first, not of the options.
