@@ -24,22 +24,19 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any
 
-import grpc
-import grpc.aio
-import numpy as np
 import uvloop
 
 from benchmarks.networks import LARGE, publish
 from benchmarks.report import Report, interleave, option_parser
-from benchmarks.serving.load import PREDICT
+from benchmarks.serving.callers import FEW, Asked, Metadata, Round, arrive, p99, wait_for_answers
 from benchmarks.serving.processes import dropserve_server, echo_server
 from benchmarks.serving.targets import predict_target
 from dropserve.v1.prediction_pb2 import PredictRequest
@@ -49,110 +46,9 @@ LEAST = 0.9
 TIMES = 10
 ROWS = 64
 _PASSES = {0: "deterministic", 100: "100 passes", 1600: "1600 passes"}
-_CALLERS = 8
-_PAUSE_SECONDS = 0.05  # of one of them that is refused
-_CONNECTIONS = 4
-_IN_FLIGHT = 1000  # calls of the flood; where so many are in the connections still, no more are sent
+_QUEUE_SECONDS = 2.0  # of work, which the server holds by default
+_MOST_CALLERS = 2000
 _LEAD_SECONDS = 1.5  # until the queue is as full as it gets
-_TIMEOUT = 30.0
-
-Metadata: TypeAlias = tuple[tuple[str, str], ...]
-
-Ask: TypeAlias = Callable[[], Coroutine[Any, Any, bool]]
-"""Makes a call; whether it was answered."""
-
-
-@dataclass
-class Round:
-    """What became of the requests of one round, without its first moments: the seconds that each took."""
-
-    seconds: float
-    answered: list[float] = field(default_factory=list)
-    refused: list[float] = field(default_factory=list)
-    failed: int = 0
-    sent: int = 0
-
-    @property
-    def goodput(self) -> float:
-        """Answers a second."""
-        return len(self.answered) / self.seconds
-
-    @property
-    def refusals(self) -> float:
-        """Refusals a second."""
-        return len(self.refused) / self.seconds
-
-
-def p99(seconds: Sequence[float]) -> float:
-    """Within how many milliseconds 99 % came; 0 where nothing did."""
-    return 1000 * float(np.quantile(seconds, 0.99)) if seconds else 0.0
-
-
-class Asked:
-    """A server's method, called for the time of a context by several connections, with one message."""
-
-    def __init__(
-        self, address: str, message: bytes, round_: Round, begin: float, metadata: Metadata = ()
-    ) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        self._channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(_CONNECTIONS)]
-        self._calls: list[Any] = [channel.unary_unary(PREDICT) for channel in self._channels]
-        self._message = message
-        self._metadata = metadata
-        self._round = round_
-        self._begin, self._end = begin, begin + round_.seconds
-        self._count = 0
-
-    async def ask(self) -> bool:
-        """Make a call; whether it was answered."""
-        self._count += 1
-        started = time.monotonic()
-        self._round.sent += self._begin < started < self._end
-        try:
-            await self._calls[self._count % _CONNECTIONS](
-                self._message, timeout=_TIMEOUT, metadata=self._metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                self._round.failed += 1
-            elif self._begin < time.monotonic() < self._end:
-                self._round.refused.append(time.monotonic() - started)
-            return False
-        if self._begin < time.monotonic() < self._end:
-            self._round.answered.append(time.monotonic() - started)
-        return True
-
-    async def close(self) -> None:
-        """Close the connections."""
-        for channel in self._channels:
-            await channel.close()
-
-
-async def wait_for_answers(ask: Ask, end: float) -> None:
-    """Ask as callers do that wait for their answers, for ever."""
-
-    async def caller() -> None:
-        while time.monotonic() < end:
-            if not await ask():
-                await asyncio.sleep(_PAUSE_SECONDS)
-
-    await asyncio.gather(*(caller() for _ in range(_CALLERS)))
-
-
-async def arrive(ask: Ask, end: float, rate: float) -> None:
-    """Ask so many times a second, whatever becomes of it; what is under way at the end is dropped."""
-    under_way: set[asyncio.Task[bool]] = set()
-    due = time.monotonic()
-    while due < end and time.monotonic() < end:
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-        due += 1 / rate
-        if len(under_way) < _IN_FLIGHT:
-            task = asyncio.ensure_future(ask())
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-    for task in under_way:
-        task.cancel()
-    await asyncio.gather(*under_way, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +81,19 @@ class Load:
             return round_
 
         return _run(both())
+
+    def patient(self, seconds: float, callers: int) -> Round:
+        """By so many callers that wait for their answers and, refused, as long as RetryInfo says."""
+
+        async def all_of_them() -> Round:
+            begin = time.monotonic() + _LEAD_SECONDS
+            round_ = Round(seconds)
+            asked = Asked(self.address, self.message, round_, begin, self.announcement)
+            await wait_for_answers(asked.ask, begin + seconds, callers, begin)
+            await asked.close()
+            return round_
+
+        return _run(all_of_them())
 
     def flood(self, seconds: float, rate: float, *, announced: bool) -> Round:
         """So many a second, whatever becomes of them."""
@@ -239,12 +148,15 @@ def _measure(report: Report, case: str, load: Load, seconds: float, rounds: int)
     load.peak(1)  # warms up
     peak = load.peak(seconds).goodput
     announced, unannounced = f"{case}{TIMES} times", f"{case}{TIMES} times, not announced"
+    callers = min(_MOST_CALLERS, max(FEW, round(TIMES * _QUEUE_SECONDS * peak)))
+    patient = f"{case}{callers} callers who wait as told"
     measured = interleave(
         {
             f"{case}peak": partial(load.peak, seconds),
             f"{case}peak beside an echo": partial(load.peak, seconds, (TIMES - 1) * peak),
             announced: partial(load.flood, seconds, TIMES * peak, announced=True),
             unannounced: partial(load.flood, seconds, TIMES * peak, announced=False),
+            patient: partial(load.patient, seconds, callers),
         },
         rounds,
     )
@@ -254,7 +166,7 @@ def _measure(report: Report, case: str, load: Load, seconds: float, rounds: int)
     echoed = [round_.goodput for round_ in beside]
     echo = report.add(f"{case}peak beside an echo", "answers", echoed, "1/s", against=alone)
     kept = {}
-    for name in (announced, unannounced):
+    for name in (announced, unannounced, patient):
         flooded = measured[name]
         goodput = [round_.goodput for round_ in flooded]
         kept[name] = report.add(name, "answers", goodput, "1/s", against=alone)

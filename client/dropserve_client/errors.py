@@ -13,8 +13,8 @@
     │                                 (FAILED_PRECONDITION)
     ├── LoadFailedError               an administrator's order can't be followed: what is in the
     │                                 repository can't be loaded (FAILED_PRECONDITION)
-    ├── ResourceExhaustedError        over a limit of the server, or its queue is full: ask for less
-    │                                 or later (RESOURCE_EXHAUSTED)
+    ├── ResourceExhaustedError        over a limit of the server: ask for less; or its queue is full:
+    │                                 ask again after `retry_seconds` (RESOURCE_EXHAUSTED)
     ├── DeadlineExceededError         no answer in time (DEADLINE_EXCEEDED); also a TimeoutError
     ├── CallCancelledError            the call was cancelled under way, not by its caller's task
     │                                 (CANCELLED)
@@ -46,12 +46,23 @@ class DropserveError(Exception):
     field : str
         The request's field that is wrong, e.g. ``"inputs"`` or ``"monte_carlo.passes"``; empty where no
         single field is.
+    retry_seconds : float or None
+        How long the server asks to wait before the call is made again, which it does where its queue is
+        full; None where it does not say.
     """
 
-    def __init__(self, message: str, *, code: grpc.StatusCode | None = None, field: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode | None = None,
+        field: str = "",
+        retry_seconds: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.field = field
+        self.retry_seconds = retry_seconds
 
 
 class InputError(DropserveError, ValueError):

@@ -9,7 +9,7 @@ from typing import Any, Final
 import grpc
 
 from dropserve_client.errors import BY_CODE, DropserveError, IntervalUnavailable, ServerError
-from dropserve_client.foreign import violated_field
+from dropserve_client.foreign import retry_seconds, violated_field
 
 _ADDRESS: Final = re.compile(r"^[A-Z]+: (ipv[46]|unix):\S+: ")
 """What gRPC's causes begin with: "UNKNOWN: ipv4:127.0.0.1:8001: "."""
@@ -43,7 +43,7 @@ def call_error(
     kind, field = BY_CODE.get(code, ServerError), violated_field(trailing_metadata)
     if code is grpc.StatusCode.FAILED_PRECONDITION and field == "interval":
         kind = IntervalUnavailable
-    return kind(message, code=code, field=field)
+    return kind(message, code=code, field=field, retry_seconds=retry_seconds(trailing_metadata))
 
 
 def _cause(details: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from dropserve_server.errors import DeadlineTooShort, QueueFull
 from dropserve_server.job import Demand, PredictionJob
+from dropserve_server.returns import LONGEST, Returns
 
 _SHARING = 8
 """Requests that are cut take turns; one more is taken where it shares with so many of its size. The SDK's
@@ -44,6 +45,7 @@ class Backlog:
         self._turn_seconds = turn_seconds
         self._seconds = 0.0
         self._cut: set[PredictionJob] = set()
+        self._returns = Returns(LONGEST * max_seconds)
         self.rows = 0
 
     @property
@@ -85,7 +87,7 @@ class Backlog:
             raise QueueFull(
                 f"{self.rows} rows are in flight in {self._mode} mode and {demand.rows} more don't fit: "
                 f"the server holds {self._max_rows}; try again later",
-                wait,
+                self._returns.after(wait, expected / self._workers(), demand.queued),
             )
         # Whatever is expected, an idle server tries: this is how it learns of having become faster.
         if self.rows:
@@ -93,7 +95,7 @@ class Backlog:
                 raise QueueFull(
                     f"the request would wait some {wait:.2g} s for others in {self._mode} mode, and the "
                     f"server lets it wait no longer than {longest:.3g} s; try again later",
-                    wait,
+                    self._returns.after(wait, expected / self._workers(), demand.queued),
                 )
             if demand.queued + wait + expected > demand.deadline:
                 raise DeadlineTooShort(

@@ -77,7 +77,8 @@ class QueueFull(LimitExceeded):
     Attributes
     ----------
     retry_seconds : float
-        After how long it is worth another try: what is in flight now is then expected to be done.
+        After how long it is worth another try: what is in flight now is then expected to be done, and those
+        who were refused before to have had their turn.
     """
 
     REASON: ClassVar[str] = "queue_full"

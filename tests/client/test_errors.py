@@ -92,6 +92,38 @@ def test_the_details_are_what_googles_own_package_writes() -> None:
     assert foreign.violated_field([(foreign.STATUS_DETAILS_KEY, status.SerializeToString())]) == "a"
 
 
+def told_to_wait(seconds: int, nanos: int) -> bytes:
+    """Details with a RetryInfo, by Google's own packages."""
+    status_pb2 = pytest.importorskip("google.rpc.status_pb2")
+    error_details_pb2 = pytest.importorskip("google.rpc.error_details_pb2")
+    status = status_pb2.Status(code=8, message="message")
+    status.details.add().Pack(error_details_pb2.BadRequest())
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.seconds, retry.retry_delay.nanos = seconds, nanos
+    status.details.add().Pack(retry)
+    return bytes(status.SerializeToString())
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(0, 0), (0, 50_000_000), (2, 0), (90, 1)])
+def test_how_long_to_wait_is_read_from_the_details(seconds: int, nanos: int) -> None:
+    metadata = [(foreign.STATUS_DETAILS_KEY, told_to_wait(seconds, nanos))]
+    assert foreign.retry_seconds(metadata) == pytest.approx(seconds + nanos / 1e9)
+    assert foreign.retry_seconds([]) is None
+    assert foreign.retry_seconds([(foreign.STATUS_DETAILS_KEY, status_details("x"))]) is None
+
+
+def test_a_refusal_says_how_long_to_wait(client: Any, service: FakeService) -> None:
+    details = told_to_wait(1, 500_000_000)
+    service.failures.append(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", details))
+    with pytest.raises(errors.ResourceExhaustedError, match=r"^full$") as caught:
+        client.predict("toy", X)
+    assert caught.value.retry_seconds == 1.5
+    service.failures.append(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many rows"))
+    with pytest.raises(errors.ResourceExhaustedError) as caught:
+        client.predict("toy", X)
+    assert caught.value.retry_seconds is None
+
+
 def test_health_messages_are_what_grpcs_own_package_writes() -> None:
     health_pb2 = pytest.importorskip("grpc_health.v1.health_pb2")
     for service in ("", "a model"):
@@ -105,6 +137,7 @@ def test_health_messages_are_what_grpcs_own_package_writes() -> None:
 @given(st.binary(max_size=60) | st.integers(0, 80).map(lambda cut: status_details("inputs")[:cut]))
 def test_damaged_details_name_no_field_and_do_no_harm(details: bytes) -> None:
     assert foreign.violated_field([(foreign.STATUS_DETAILS_KEY, details)]) in ("", "inputs", "input")
+    assert foreign.retry_seconds([(foreign.STATUS_DETAILS_KEY, details)]) is None
     assert foreign.is_serving(details) in (True, False)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_SECONDS, MOST_CALLERS, MOST_ROWS = 3600.0, 1024, 16_384
 PAUSE_SECONDS = 0.05
-"""How long a caller that was refused waits: asking again at once would measure refusals."""
+"""How long a caller that was refused waits, unless told: asking again at once would measure refusals."""
 _PERCENTILES = (50, 90, 99)
 _RANDOM_ROWS = 1024
 
@@ -130,7 +130,8 @@ async def _caller(
             else:
                 tally.failed[status] += 1
                 tally.failure = tally.failure or str(error)
-            await asyncio.sleep(PAUSE_SECONDS)
+            pause = error.retry_seconds or PAUSE_SECONDS
+            await asyncio.sleep(max(0.0, min(pause, end - perf_counter())))
         else:
             tally.seconds.append(perf_counter() - begun)
 

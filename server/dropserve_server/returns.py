@@ -1,0 +1,40 @@
+"""When those who are refused are to come back."""
+
+from __future__ import annotations
+
+LONGEST = 8
+"""Nobody is sent away for longer than so many times the longest wait in the queue: they may not come back."""
+
+
+class Returns:
+    """Has those who are refused come back one after the other, as fast as they can be answered.
+
+    Told all the same, they would come back all at the same time, and most of them be refused once more: many
+    who wait would then keep a server as busy with refusals as many who do not.
+
+    Parameters
+    ----------
+    longest : float
+        Nobody is sent away for more seconds than these, or than the queue in front of them takes.
+    """
+
+    __slots__ = ("_longest", "_taken")
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._taken = float("-inf")  # until then, those who were told have the server to themselves
+
+    def after(self, wait: float, seconds: float, now: float) -> float:
+        """How many seconds from `now` one is to come back.
+
+        Parameters
+        ----------
+        wait : float
+            How long the queue in front of it takes.
+        seconds : float
+            What it will take itself: the next comes so much later.
+        """
+        latest = max(wait, self._longest)
+        after = min(max(wait, self._taken - now), latest)
+        self._taken = now + min(after + seconds, latest)
+        return after
