@@ -3,7 +3,9 @@
 ``python -m benchmarks.serving.overload`` asks a server for predictions of 64 rows, deterministically and with
 Monte Carlo passes: first by callers that keep it busy, each waiting for its answer, which is the peak; then
 ten times as many a second, evenly spread, whatever becomes of them. None is tried again, as the SDK would try
-UNAVAILABLE and CANCELLED again. Answers count that come while the queue is full; the cases alternate.
+UNAVAILABLE and CANCELLED again. Last, ten times as many callers as the server's queue holds, who wait for
+their answers and, refused, as long as RetryInfo asks before they ask again. Answers count that come while the
+queue is full; the cases alternate.
 
 In every case the callers have one core and the server the others. Else the callers' own work, ten times as
 much as at the peak, would take from the server what none on a machine of its own loses. The callers announce

@@ -13,7 +13,7 @@ from dropserve_client import channel, dialogue, wire
 from dropserve_client.channel import LoadBalancing, TlsConfig
 from dropserve_client.deadline import DEFAULT_TIMEOUT, Deadline, checked_timeout
 from dropserve_client.dialogue import Dialogue, KnownModels, Request
-from dropserve_client.errors import CallCancelledError, ClosedError, DropserveError
+from dropserve_client.errors import CallCancelledError, ClosedError, DropserveError, ResourceExhaustedError
 from dropserve_client.in_flight import IN_FLIGHT, MAX_IN_FLIGHT, awaited_in_order
 from dropserve_client.status import call_error
 from dropserve_client.types import Features, Masks, ModelInfo, Prediction, VersionStatus
@@ -39,11 +39,13 @@ class AsyncClient:
         load_balancing: LoadBalancing = "pick_first",
         request_bytes: int = channel.REQUEST_BYTES,
         request_rows: int = channel.REQUEST_ROWS,
+        patient: bool = False,
         channel_options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         self._target = channel.checked_target(target)
         self._timeout = checked_timeout(timeout)
         self._limits = wire.Limits(request_bytes, request_rows)
+        self._patient = patient
         self._known: KnownModels = {}
         self._closed = False
         self._metadata = channel.call_metadata(token, tls, insecure_token)
@@ -193,6 +195,16 @@ class AsyncClient:
         return [answer async for answer in awaited_in_order(calls, IN_FLIGHT)]
 
     async def _call(self, request: Request, deadline: Deadline) -> Any:
+        while True:
+            try:
+                return await self._call_once(request, deadline)
+            except ResourceExhaustedError as refusal:
+                if not self._patient:
+                    raise
+                pause = deadline.pause(refusal)
+            await asyncio.sleep(pause)
+
+    async def _call_once(self, request: Request, deadline: Deadline) -> Any:
         if self._closed:
             raise ClosedError("the client is closed")
         if self._channel is None:

@@ -13,7 +13,7 @@ from dropserve_client import channel, dialogue, wire
 from dropserve_client.channel import LoadBalancing, TlsConfig
 from dropserve_client.deadline import DEFAULT_TIMEOUT, Deadline, checked_timeout
 from dropserve_client.dialogue import Dialogue, KnownModels, Request
-from dropserve_client.errors import ClosedError, DropserveError
+from dropserve_client.errors import ClosedError, DropserveError, ResourceExhaustedError
 from dropserve_client.in_flight import IN_FLIGHT, MAX_IN_FLIGHT, in_order
 from dropserve_client.status import call_error
 from dropserve_client.types import Features, Masks, ModelInfo, Prediction, VersionStatus
@@ -42,6 +42,9 @@ class Client:
     request_bytes, request_rows : int
         The largest request to send; larger inputs are split by rows into several. The default size is
         what every gRPC server accepts.
+    patient : bool
+        Whether a call that is refused because the server's queue is full waits as long as the server asks,
+        and is made again, within its timeout. Else `ResourceExhaustedError` is raised at once.
     channel_options : sequence of (str, value)
         gRPC channel arguments that win over those chosen here.
 
@@ -63,11 +66,13 @@ class Client:
         load_balancing: LoadBalancing = "pick_first",
         request_bytes: int = channel.REQUEST_BYTES,
         request_rows: int = channel.REQUEST_ROWS,
+        patient: bool = False,
         channel_options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         self._target = channel.checked_target(target)
         self._timeout = checked_timeout(timeout)
         self._limits = wire.Limits(request_bytes, request_rows)
+        self._patient = patient
         self._known: KnownModels = {}
         self._closed = False
         self._metadata = channel.call_metadata(token, tls, insecure_token)
@@ -262,6 +267,15 @@ class Client:
         return list(in_order(calls, IN_FLIGHT))
 
     def _call(self, request: Request, deadline: Deadline) -> Any:
+        while True:
+            try:
+                return self._call_once(request, deadline)
+            except ResourceExhaustedError as refusal:
+                if not self._patient:
+                    raise
+                time.sleep(deadline.pause(refusal))
+
+    def _call_once(self, request: Request, deadline: Deadline) -> Any:
         if self._closed:
             raise ClosedError("the client is closed")
         try:

@@ -6,10 +6,12 @@ import math
 import time
 from typing import Final
 
-from dropserve_client.errors import DeadlineExceededError, InputError
+from dropserve_client.errors import DeadlineExceededError, InputError, ResourceExhaustedError
 
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds."""
+
+_LEAST_PAUSE: Final = 0.02  # a server that knows nothing yet of what calls take asks for none
 
 
 class Deadline:
@@ -55,6 +57,21 @@ class Deadline:
         """
         left = self.remaining()
         return seconds if left is None else min(seconds, left)
+
+    def pause(self, refusal: ResourceExhaustedError) -> float:
+        """How long to wait before a call that was refused is made again.
+
+        Raises
+        ------
+        ResourceExhaustedError
+            The refusal, where the server names no time, or none before the deadline.
+        """
+        if refusal.retry_seconds is None:
+            raise refusal
+        pause = max(_LEAST_PAUSE, refusal.retry_seconds)
+        if time.monotonic() + pause >= self._at:
+            raise refusal
+        return pause
 
     def message(self) -> str:
         """What to tell when it has passed."""

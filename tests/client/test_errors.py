@@ -112,18 +112,6 @@ def test_how_long_to_wait_is_read_from_the_details(seconds: int, nanos: int) -> 
     assert foreign.retry_seconds([(foreign.STATUS_DETAILS_KEY, status_details("x"))]) is None
 
 
-def test_a_refusal_says_how_long_to_wait(client: Any, service: FakeService) -> None:
-    details = told_to_wait(1, 500_000_000)
-    service.failures.append(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", details))
-    with pytest.raises(errors.ResourceExhaustedError, match=r"^full$") as caught:
-        client.predict("toy", X)
-    assert caught.value.retry_seconds == 1.5
-    service.failures.append(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many rows"))
-    with pytest.raises(errors.ResourceExhaustedError) as caught:
-        client.predict("toy", X)
-    assert caught.value.retry_seconds is None
-
-
 def test_health_messages_are_what_grpcs_own_package_writes() -> None:
     health_pb2 = pytest.importorskip("grpc_health.v1.health_pb2")
     for service in ("", "a model"):

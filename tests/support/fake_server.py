@@ -92,17 +92,29 @@ def respond(
 
 def status_details(*fields: str) -> bytes:
     """A google.rpc.Status with a BadRequest that names these fields, byte by byte."""
-
-    def delimited(number: int, content: bytes) -> bytes:
-        assert len(content) < 128
-        return bytes([number << 3 | 2, len(content)]) + content
-
     violations = b"".join(
-        delimited(1, delimited(1, field.encode()) + delimited(2, b"why")) for field in fields
+        _delimited(1, _delimited(1, field.encode()) + _delimited(2, b"why")) for field in fields
     )
-    url = b"type.googleapis.com/google.rpc.BadRequest"
-    details = delimited(3, delimited(1, url) + delimited(2, violations))
-    return b"\x08\x03" + delimited(2, b"message") + details
+    return b"\x08\x03" + _delimited(2, b"message") + _detail(b"BadRequest", violations)
+
+
+def retry_details(seconds: float) -> bytes:
+    """A google.rpc.Status with a RetryInfo that asks to wait for less than .128 s, byte by byte."""
+    nanos = round(seconds * 1e9)
+    digits = [
+        nanos >> shift & 127 | 128 for shift in range(0, 28, 7)
+    ]  # a varint, its last digit without the 128
+    delay = bytes([2 << 3, *digits[:-1], digits[-1] & 127])
+    return b"\x08\x08" + _delimited(2, b"message") + _detail(b"RetryInfo", _delimited(1, delay))
+
+
+def _detail(kind: bytes, message: bytes) -> bytes:
+    return _delimited(3, _delimited(1, b"type.googleapis.com/google.rpc." + kind) + _delimited(2, message))
+
+
+def _delimited(number: int, content: bytes) -> bytes:
+    assert len(content) < 128
+    return bytes([number << 3 | 2, len(content)]) + content
 
 
 @dataclass(frozen=True)
