@@ -15,6 +15,7 @@ import pytest
 
 from dropserve.v1.prediction_pb2 import MonteCarlo, PredictResponse
 from dropserve.v1.prediction_pb2_grpc import PredictionServiceStub
+from dropserve_client import AsyncClient
 from support.example_repository import rows_for
 from support.prediction_client import Refusal, array_of, refusal_of, request
 from support.server_process import TIMEOUT, ServerProcess, server_process
@@ -113,3 +114,17 @@ def test_overload_refuses_at_once_and_nothing_else_breaks(
     assert not any("trace" in line for line in server.log)
     assert server.stop() == 0
     assert server.other_lines == []
+
+
+def test_patient_clients_are_answered_in_turn_however_many(server: ServerProcess) -> None:
+    rows = rows_for("classes", 60)
+
+    async def ask_all_at_once() -> list[bytes]:
+        async with AsyncClient(server.address, patient=True, timeout=TIMEOUT) as client:
+            first = await client.predict("classes", rows, passes=1000, seed=1)
+            asked = (client.predict("classes", rows, passes=1000, seed=1) for _ in range(AT_ONCE))
+            return [answer.mean.tobytes() for answer in (first, *await asyncio.gather(*asked))]
+
+    assert len(set(asyncio.run(ask_all_at_once()))) == 1
+    rejected = server.scrape()['dropserve_rejected_total{model="classes",reason="queue_full"}']
+    assert AT_ONCE / 2 < rejected < 5 * AT_ONCE  # few come in vain
