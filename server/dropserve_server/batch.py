@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from time import perf_counter
+from time import perf_counter, thread_time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,16 @@ class Batch:
         Once computed: the jobs, each with a result, with an error or, its caller gone, with neither.
     rows, work : int
         What was computed of them.
-    seconds : float
-        How long that took.
+    seconds, busy : float
+        How long that took, and in how much of it a processor was kept busy; see `busy_clock`.
     """
 
-    __slots__ = ("over", "rows", "seconds", "work")
+    __slots__ = ("busy", "over", "rows", "seconds", "work")
 
     def __init__(self, jobs: Sequence[PredictionJob]) -> None:
         self.over = jobs
         self.rows = self.work = 0
-        self.seconds = 0.0
+        self.seconds = self.busy = 0.0
 
     @property
     def job(self) -> PredictionJob:
@@ -56,14 +56,25 @@ class Batch:
             self.work += job.work
         if wanted:
             prepare(wanted[0])
-            started = perf_counter()
+            clock = busy_clock(wanted[0])
+            started, kept_busy = perf_counter(), clock()
             _predict(wanted)
             finished = perf_counter()
+            self.busy = clock() - kept_busy
             self.seconds = finished - started
             for job in wanted:
                 job.finished = finished
             observe_spread(wanted)
         return True
+
+
+def busy_clock(job: PredictionJob) -> Callable[[], float]:
+    """What tells how long computing a job keeps a processor busy, for the thread that computes it.
+
+    The thread's own time, without that in which others had the processor or the interpreter. Where others do
+    the computing, an accelerator or ONNX Runtime's threads, there is only the time that passes.
+    """
+    return thread_time if job.options is not None and job.served.on_cpu else perf_counter
 
 
 def prepare(job: PredictionJob) -> None:

@@ -192,11 +192,11 @@ class Lane:
 def _finish(done: Batch | Slice) -> None:
     """Learn from what was computed, and tell those who wait for it."""
     if done.rows:
-        done.job.costs.record(done.work, done.seconds)
+        done.job.costs.record(done.work, done.seconds, done.busy)
         done.job.metrics.batch_rows.observe(done.rows)
     # Where it was one slice that is known already.
     if isinstance(done, Slice) and done.job.result is not None and done.over and done.rows < done.job.rows:
-        done.job.costs.record_whole(done.job.work, done.whole_seconds)
+        done.job.costs.record_whole(done.job.work, done.whole_seconds, done.whole_busy)
     for job in done.over:
         _count(job)
         job.settle()

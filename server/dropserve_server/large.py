@@ -16,7 +16,7 @@ from time import perf_counter
 from dropserve_models.errors import InputError
 from dropserve_models.inference.masks import fresh_seed
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate
-from dropserve_server.batch import check_features, observe_spread, prepare
+from dropserve_server.batch import busy_clock, check_features, observe_spread, prepare
 from dropserve_server.errors import DeadlineExpired
 from dropserve_server.job import PredictionJob
 from dropserve_server.served import ServableModel
@@ -38,8 +38,8 @@ class LargeJob:
 
     Attributes
     ----------
-    spent_seconds : float
-        What computing its slices has taken, once they are handed in.
+    spent_seconds, spent_busy : float
+        What computing its slices has taken, once they are handed in; see `Batch`.
     """
 
     def __init__(self, job: PredictionJob, seconds: float) -> None:
@@ -54,7 +54,7 @@ class LargeJob:
         self._computing = 0
         self._paused: deque[Slice] = deque()
         self._parts: dict[int, Prediction] = {}
-        self.spent_seconds = 0.0
+        self.spent_seconds = self.spent_busy = 0.0
 
     def __bool__(self) -> bool:
         """Whether there are rows left to be taken, or slices to go on with."""
@@ -95,12 +95,13 @@ class LargeJob:
             self._computing -= 1
             self._paused.append(part)
 
-    def add(self, start: int, part: Prediction | None, seconds: float) -> bool:
-        """Hand in what a slice gave and how long it took; whether it was the last one."""
+    def add(self, start: int, part: Prediction | None, seconds: float, busy: float) -> bool:
+        """Hand in what a slice gave and what it took; whether it was the last one."""
         with self._lock:
             if part is not None:
                 self._parts[start] = part
             self.spent_seconds += seconds
+            self.spent_busy += busy
             self._computing -= 1
             last = not self and not self._computing
         if last:
@@ -124,11 +125,14 @@ class Slice:
 
     Attributes
     ----------
-    whole_seconds : float
+    whole_seconds, whole_busy : float
         Of the last slice: what all of them took. Else 0.
     """
 
-    __slots__ = ("_large", "_start", "_steps", "_stop", "over", "rows", "seconds", "whole_seconds", "work")
+    __slots__ = (
+        "_large", "_start", "_steps", "_stop",
+        "busy", "over", "rows", "seconds", "whole_busy", "whole_seconds", "work",
+    )  # fmt: skip
 
     def __init__(self, large: LargeJob, start: int, stop: int) -> None:
         self._large = large
@@ -137,7 +141,7 @@ class Slice:
         self.over: list[PredictionJob] = []
         self.rows = stop - start
         self.work = self.rows * large.job.work // large.job.rows
-        self.seconds = self.whole_seconds = 0.0
+        self.seconds = self.busy = self.whole_seconds = self.whole_busy = 0.0
 
     @property
     def job(self) -> PredictionJob:
@@ -149,7 +153,8 @@ class Slice:
         job, options, part = self.job, self._large.options, None
         if self.rows and not self._large.given_up:
             prepare(job)
-            begun = perf_counter()
+            clock = busy_clock(job)
+            begun, kept_busy = perf_counter(), clock()
             # Nothing bounds how many pause: what keeps every pass's outputs is computed without a pause.
             keeps_passes = options is not None and options.keeps_passes
             until = float("inf") if keeps_passes else begun + self._large.seconds
@@ -158,14 +163,15 @@ class Slice:
             except Exception as error:  # noqa: BLE001  # raised on where the outcome is awaited
                 job.error = error
             self.seconds += perf_counter() - begun
+            self.busy += clock() - kept_busy
             if part is None and not self._large.given_up:
                 self._large.pause(self)
                 return False
         if part is None:
             self.rows = self.work = 0
-        if self._large.add(self._start, part, self.seconds):
+        if self._large.add(self._start, part, self.seconds, self.busy):
             self.over = [job]
-            self.whole_seconds = self._large.spent_seconds
+            self.whole_seconds, self.whole_busy = self._large.spent_seconds, self._large.spent_busy
         return True
 
     def _predict(self, until: float) -> Prediction | None:

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 import pytest
@@ -193,5 +193,31 @@ def test_rows_with_missing_values_are_computed_together_with_others(
         Batch(jobs).compute()
         assert len(model.calls[0][0]) == 5
         assert jobs[1].result is not None
+
+    run(scenario)
+
+
+class Waiting(FakeModel):
+    """Waits, as for a processor that others have."""
+
+    def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
+        sleep(WAIT_SECONDS)
+        return super().run(features, monte_carlo)
+
+
+WAIT_SECONDS = 0.05
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_a_thread_that_waits_for_a_processor_keeps_none_busy(options: MonteCarloOptions | None) -> None:
+    def scenario() -> None:
+        served = serve(Waiting())
+        batch = Batch([job(served, 3, options)])
+        batch.compute()
+        assert batch.seconds >= WAIT_SECONDS
+        if options is None:  # threads of ONNX Runtime may have computed meanwhile
+            assert batch.busy == pytest.approx(batch.seconds, rel=0.1)
+        else:
+            assert 0 < batch.busy < WAIT_SECONDS / 2
 
     run(scenario)

@@ -90,3 +90,14 @@ def test_a_unit_costs_what_it_cost_in_recent_batches() -> None:
     for _ in range(200):
         costs.record(100, 0.01)
     assert costs.unit == pytest.approx(0.0001, rel=0.02)
+
+
+def test_work_is_cut_by_what_it_keeps_a_processor_busy_and_waited_for_as_long_as_it_takes() -> None:
+    costs = Costs()
+    costs.record(16, 0.064, 0.016)  # three quarters of the time others had the processor
+    assert costs.seconds(16) == pytest.approx(0.016)
+    assert costs.within(0.032) == 32
+    assert costs.at_least(16) == costs.share(16) == pytest.approx(0.064)
+    costs.record_whole(1024, 4.0, 1.0)
+    assert costs.seconds(1024) == pytest.approx(1.0)
+    assert costs.at_least(1024) == pytest.approx(4.0)

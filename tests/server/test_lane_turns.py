@@ -85,7 +85,7 @@ def test_few_rows_whose_every_pass_is_kept_are_not_cut(kept: dict[str, Any]) -> 
 @pytest.mark.parametrize(("rows", "lessons"), [(40, [40_000]), (100, [64_000, 36_000, 100_000])])
 def test_what_a_large_request_takes_is_learnt_once(rows: int, lessons: list[int]) -> None:
     class Learning(Costs):
-        def record_whole(self, work: int, seconds: float) -> None:
+        def record_whole(self, work: int, seconds: float, busy: float | None = None) -> None:
             learnt.append(work)
 
     async def scenario(lane: Lane) -> None:

@@ -282,3 +282,16 @@ def test_slices_computed_at_the_same_time_make_one_answer() -> None:
         np.testing.assert_array_equal(asked.result.mean, answer_of(asked.features))
 
     run(scenario)
+
+
+def test_what_a_large_request_kept_a_processor_busy_is_that_of_its_slices() -> None:
+    def scenario() -> None:
+        served = serve(FakeModel())
+        served.costs.monte_carlo.record(1000, 0.1)
+        slices: list[Slice] = []
+        compute_all(LargeJob(job(served, 250, MonteCarloOptions(passes=10)), seconds=0.1), slices)
+        assert len(slices) > 1
+        assert slices[-1].whole_busy == pytest.approx(sum(each.busy for each in slices))
+        assert all(0 < each.busy <= each.seconds * 1.1 for each in slices)
+
+    run(scenario)

@@ -28,10 +28,10 @@ class KnownCosts(Costs):
         super().record(work, seconds)
         super().record_whole(work, seconds)
 
-    def record(self, work: int, seconds: float) -> None:
+    def record(self, work: int, seconds: float, busy: float | None = None) -> None:
         pass
 
-    def record_whole(self, work: int, seconds: float) -> None:
+    def record_whole(self, work: int, seconds: float, busy: float | None = None) -> None:
         pass
 
 
