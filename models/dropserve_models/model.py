@@ -16,6 +16,7 @@ from dropserve_models.inference.agreement import MAX_DIFFERENCE, difference
 from dropserve_models.inference.blueprint import Blueprint, draw_up
 from dropserve_models.inference.deterministic import Device
 from dropserve_models.inference.probe import probe
+from dropserve_models.inference.whole import Whole
 from dropserve_models.options import check_options, integer, number, numbers
 from dropserve_models.prediction import (
     DEFAULT_MEMORY_BYTES,
@@ -149,14 +150,16 @@ class Model:
         *_, prediction = self.steps(features, monte_carlo)
         return cast(Prediction, prediction)
 
-    def steps(self, features: FloatArray, monte_carlo: MonteCarloOptions) -> Iterator[Prediction | None]:
+    def steps(
+        self, features: FloatArray, monte_carlo: MonteCarloOptions, whole: Whole | None = None
+    ) -> Iterator[Prediction | None]:
         """Predict likewise, with a pause (None) now and then between passes; the prediction comes last.
 
         What a server calls that has others to answer meanwhile. The answer is the same. Any thread may take
-        the next step.
+        the next step. `whole` is given with each part of a request without a seed that is cut.
         """
         check_options(monte_carlo)
-        steps = self._prepared().steps(features, monte_carlo)
+        steps = self._prepared().steps(features, monte_carlo, whole)
         prediction = None
         while prediction is None:
             with np.errstate(over="ignore", invalid="ignore"):

@@ -10,11 +10,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from time import perf_counter
 
 from dropserve_models.errors import InputError
-from dropserve_models.inference.masks import fresh_seed
+from dropserve_models.inference.whole import Whole
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate
 from dropserve_server.batch import busy_clock, check_features, observe_spread, prepare
 from dropserve_server.errors import DeadlineExpired
@@ -45,9 +44,8 @@ class LargeJob:
     def __init__(self, job: PredictionJob, seconds: float) -> None:
         self.job = job
         self.seconds = seconds
-        # All slices must have the same masks, so that each pass stays one function of the features.
         unseeded = job.options is not None and job.options.seed is None and job.rows > FIRST_ROWS
-        self.options = replace(job.options, seed=fresh_seed()) if unseeded and job.options else job.options
+        self.whole = Whole(job.rows) if unseeded else None
         self.ready = False
         self._lock = threading.Lock()
         self._next = 0
@@ -150,13 +148,13 @@ class Slice:
 
     def compute(self) -> bool:
         """Predict the rows, or some passes more of them; whether that was all. Raises nothing."""
-        job, options, part = self.job, self._large.options, None
+        job, part = self.job, None
         if self.rows and not self._large.given_up:
             prepare(job)
             clock = busy_clock(job)
             begun, kept_busy = perf_counter(), clock()
             # Nothing bounds how many pause: what keeps every pass's outputs is computed without a pause.
-            keeps_passes = options is not None and options.keeps_passes
+            keeps_passes = job.options is not None and job.options.keeps_passes
             until = float("inf") if keeps_passes else begun + self._large.seconds
             try:
                 part = self._predict(until)
@@ -176,11 +174,11 @@ class Slice:
 
     def _predict(self, until: float) -> Prediction | None:
         """The prediction, or None where there is more to do."""
-        job, options = self.job, self._large.options
+        job = self.job
         if self._steps is None:
             features = job.features[self._start : self._stop]
             check_features(features, job.served, self._start)
-            self._steps = _steps(job.served.model, features, options)
+            self._steps = _steps(job.served.model, features, job.options, self._large.whole)
         try:
             for prediction in self._steps:
                 if prediction is not None or perf_counter() >= until or self._large.given_up:
@@ -194,9 +192,9 @@ class Slice:
 
 
 def _steps(
-    model: ServableModel, features: FloatArray, options: MonteCarloOptions | None
+    model: ServableModel, features: FloatArray, options: MonteCarloOptions | None, whole: Whole | None
 ) -> Iterator[Prediction | None]:
     if options is None:
         yield model.run(features)
     else:
-        yield from model.steps(features, options)
+        yield from model.steps(features, options, whole)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from dropserve_models.columns import accepting
+from dropserve_models.inference.whole import Whole
 from dropserve_models.prediction import FloatArray, ModelInfo, MonteCarloOptions, Prediction
 from dropserve_server.costs import ModelCosts
 from dropserve_server.metrics import ModelMetrics
@@ -35,7 +36,9 @@ class ServableModel(Protocol):
     def run(self, features: FloatArray, monte_carlo: MonteCarloOptions | None = None) -> Prediction:
         """Predict; any thread may call it at any time."""
 
-    def steps(self, features: FloatArray, monte_carlo: MonteCarloOptions) -> Iterator[Prediction | None]:
+    def steps(
+        self, features: FloatArray, monte_carlo: MonteCarloOptions, whole: Whole | None = None
+    ) -> Iterator[Prediction | None]:
         """Predict likewise, pausing (None) between passes; any thread may take a step, the last predicts."""
 
     def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:

@@ -79,9 +79,10 @@ def test_slices_of_an_unseeded_request_share_their_masks_and_no_two_requests_do(
         asked = [job(served, 100, MonteCarloOptions(passes=10)) for _ in range(2)]
         for each in asked:
             compute_all(LargeJob(each, seconds=1.0))
-        seeds = [options.seed for _, options in model.calls if options is not None]
-        assert None not in seeds
-        assert [seeds.count(seed) for seed in seeds] == [2, 2, 2, 2]
+        assert [options for _, options in model.calls] == [MonteCarloOptions(passes=10)] * 4
+        wholes = [whole for whole in model.wholes if whole is not None]
+        assert [whole.rows for whole in wholes] == [100] * 4
+        assert [wholes.count(whole) for whole in wholes] == [2, 2, 2, 2]
         assert asked[0].result is not None
         assert asked[0].result.passes == 10
 
@@ -93,6 +94,7 @@ def test_a_seed_is_kept() -> None:
         model = FakeModel()
         compute_all(LargeJob(job(serve(model), 100, MonteCarloOptions(passes=10, seed=5)), seconds=1.0))
         assert {options.seed for _, options in model.calls if options is not None} == {5}
+        assert set(model.wholes) == {None}
 
     run(scenario)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from dropserve_models.errors import InputError, IntervalUnavailable
+from dropserve_models.inference.whole import Whole
 from dropserve_models.prediction import FloatArray, ModelInfo, MonteCarloOptions, Prediction, take_rows
 
 FAKE_INFO = ModelInfo(
@@ -43,6 +44,8 @@ class FakeModel:
         How often `steps` pauses before it answers.
     steps_taken : int
         How many it has taken.
+    wholes : list of (Whole or None)
+        What `steps` was told its rows are a part of, in order.
     """
 
     def __init__(self, info: ModelInfo = FAKE_INFO, unavailable: str | None = None) -> None:
@@ -56,6 +59,7 @@ class FakeModel:
         self.prepared = 0
         self.pauses = 0
         self.steps_taken = 0
+        self.wholes: list[Whole | None] = []
 
     @property
     def monte_carlo_prepared(self) -> bool:
@@ -88,7 +92,10 @@ class FakeModel:
             prediction, interval_lower=prediction.mean - half, interval_upper=prediction.mean + half
         )
 
-    def steps(self, features: FloatArray, monte_carlo: MonteCarloOptions) -> Iterator[Prediction | None]:
+    def steps(
+        self, features: FloatArray, monte_carlo: MonteCarloOptions, whole: Whole | None = None
+    ) -> Iterator[Prediction | None]:
+        self.wholes.append(whole)
         for _ in range(self.pauses):
             self.steps_taken += 1
             yield None

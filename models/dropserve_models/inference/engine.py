@@ -21,23 +21,21 @@ from dropserve_models.inference.bank import MaskBank
 from dropserve_models.inference.blocks import (
     BlockMasks,
     GivenMasks,
-    RequestMasks,
-    blocks,
-    draw_masks,
-    quick_masks,
 )
 from dropserve_models.inference.boundary import Boundary
 from dropserve_models.inference.computing import computing
 from dropserve_models.inference.deterministic import Session, first_line
 from dropserve_models.inference.estimate import Estimate
-from dropserve_models.inference.masks import fresh_seed, strata
+from dropserve_models.inference.mask_source import MaskSource
+from dropserve_models.inference.masks import strata
 from dropserve_models.inference.part import Part
-from dropserve_models.inference.plan import ADAPTIVE_PASSES, make_plan
+from dropserve_models.inference.plan import make_plan
 from dropserve_models.inference.program import Linear, Program
 from dropserve_models.inference.runner import Runner
 from dropserve_models.inference.scratch import Scratch, shared_scratch
 from dropserve_models.inference.small.requests import SmallRequests
-from dropserve_models.inference.workspace import ROW_MULTIPLE, WEIGHT_BYTES, Workspace
+from dropserve_models.inference.whole import Whole
+from dropserve_models.inference.workspace import ROW_MULTIPLE, Workspace
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate
 
 log = logging.getLogger(__name__)
@@ -92,6 +90,7 @@ class Engine:
         self._runner = Runner(program, self.plan, scratch)
         self._workspace = Workspace(program, self.plan, memory_bytes)
         self._bank = MaskBank(BANK_BYTES)
+        self._masks = MaskSource(program, self.plan, self._workspace, self._bank)
         weakref.finalize(self, _leave, self._bank, scratch).atexit = False
         self.small: SmallRequests | None = None
         self._threads = torch.get_num_threads()
@@ -112,22 +111,30 @@ class Engine:
         *_, prediction = self.steps(features, options)
         return cast(Prediction, prediction)
 
-    def steps(self, features: FloatArray, options: MonteCarloOptions) -> Iterator[Prediction | None]:
-        """The same, pausing (None) after blocks of passes, in any threads; the prediction comes last."""
+    def steps(
+        self, features: FloatArray, options: MonteCarloOptions, whole: Whole | None = None
+    ) -> Iterator[Prediction | None]:
+        """The same, pausing (None) after blocks of passes, in any threads; the prediction comes last.
+
+        `whole`, of a request without a seed, tells that these rows are a part of it.
+        """
         rows = len(features)
         options = self._settled(options)
-        if self.small is not None and self.together(rows, options) is not None:
+        if whole is None and self.small is not None and self.together(rows, options) is not None:
             yield self.small.run([features], options)[0]
             return
-        thinned = self._thins(rows if options.seed is None else SEEDED_ROWS, options)
-        if options.seed is not None and (padding := -rows % ROW_MULTIPLE):
-            features = np.concatenate([features, np.repeat(features[-1:], padding, 0)])
         step = self._workspace.rows(rows, options)
-        if step < rows and options.seed is None:
-            options = replace(options, seed=fresh_seed())  # all parts of a request share its masks
+        if options.seed is not None:
+            thinned = self._thins(SEEDED_ROWS, options)
+            if padding := -rows % ROW_MULTIPLE:
+                features = np.concatenate([features, np.repeat(features[-1:], padding, 0)])
+        else:
+            if step < rows:
+                whole = whole or Whole(rows)
+            thinned = self._thins(whole.rows if whole else rows, options)
         parts = []
         for start in range(0, len(features), step):
-            part = yield from self._run(features[start : start + step], options, thinned)
+            part = yield from self._run(features[start : start + step], options, thinned, whole)
             parts.append(part)  # a comprehension can't pause
         yield concatenate(parts, rows)
 
@@ -186,17 +193,22 @@ class Engine:
             return [value.expand(-1, given.passes, -1).permute(1, 2, 0).numpy() for value in outputs]
 
     def _run(
-        self, features: FloatArray, options: MonteCarloOptions, thinned: bool
+        self, features: FloatArray, options: MonteCarloOptions, thinned: bool, whole: Whole | None
     ) -> Generator[None, None, Prediction]:
         """As many rows as fit the memory limit."""
         estimate = self._estimate(len(features), options)
         # Between the small steps of a plain run, a second thread mostly waits, and takes a core for that.
         threads = self._threads if thinned else 1
-        yield from computing(self._compute(estimate, features, options, thinned), threads)
+        yield from computing(self._compute(estimate, features, options, thinned, whole), threads)
         return estimate.result(exact=self._exact(options))
 
     def _compute(
-        self, estimate: Estimate, features: FloatArray, options: MonteCarloOptions, thinned: bool
+        self,
+        estimate: Estimate,
+        features: FloatArray,
+        options: MonteCarloOptions,
+        thinned: bool,
+        whole: Whole | None,
     ) -> Iterator[None]:
         boundary = self._inputs.by_units(features)
         integrate = self.plan.integrates(options)
@@ -207,7 +219,7 @@ class Engine:
         if integrate:
             parts = [part.with_values(self._runner.linearised(part.boundary)) for part in parts]
         site = self.plan.sorting_site(integrate)
-        for masks in self._masks(options, thinned):
+        for masks in self._masks.of(options, thinned, whole):
             groups = masks.groups(site) if thinned else [masks]
             for part in parts:
                 self._add(estimate, part, groups, options, thinned)
@@ -262,34 +274,6 @@ class Engine:
             }
             known["noise"] = noise[0] if noise else None
             estimate.add(part.rows, samples, masks.strata, masks.places, **known)
-
-    def _masks(self, options: MonteCarloOptions, thinned: bool) -> Iterator[BlockMasks]:
-        """The masks of every block of passes."""
-        draws = self.plan.draws_a_pass(options)
-        limit = self._workspace.pass_block
-        if options.adaptive:
-            limit = min(limit, ADAPTIVE_PASSES)
-
-        def draw(seed: int) -> Iterator[BlockMasks]:
-            groups = blocks(strata(options.passes, options.masks), limit)
-            wanted = (self.program.sites, seed, groups, self.plan.tail, draws)
-            if options.seed is not None:
-                return draw_masks(*wanted)
-            return quick_masks(*wanted, orthogonal_draws=thinned and self.plan.orthogonal_draws(options))
-
-        # What is gathered for a set of masks depends on whether their last dropout is integrated.
-        kind = (options.passes, options.masks, self.plan.integrates(options), limit, draws)
-        large = self._workspace.masks(options.passes, thinned) > WEIGHT_BYTES  # to be there at once
-        if options.seed is not None and not large:
-            try:
-                yield from self._bank.seeded(options.seed, kind, lambda seed: RequestMasks(draw(seed)))
-            finally:
-                self._bank.trim()
-        elif large or thinned:
-            # Weights gathered for thinning would fill the bank, and cost less than the work they serve.
-            yield from draw(fresh_seed() if options.seed is None else options.seed)
-        else:
-            yield from self._bank.unseeded(kind, lambda seed: RequestMasks(draw(seed)))
 
 
 def _leave(bank: MaskBank, scratch: Scratch) -> None:

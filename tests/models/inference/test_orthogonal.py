@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dropserve_models.inference import engine as engine_module
-from dropserve_models.inference import orthogonal, plan
+from dropserve_models.inference import mask_source, orthogonal, plan
 from dropserve_models.prediction import MonteCarloOptions
 from support.engines import engine_of
 from support.exact import enumerate_masks, moments
@@ -67,7 +67,7 @@ def test_large_requests_without_a_seed_are_unbiased(monkeypatch: pytest.MonkeyPa
     seeds, shared = count(), count()
     monkeypatch.setattr(engine_module, "THINNED_WORK", 0)
     monkeypatch.setattr(plan, "ORTHOGONAL_WEIGHTS", 0)
-    monkeypatch.setattr(engine_module, "fresh_seed", lambda: next(seeds))
+    monkeypatch.setattr(mask_source, "fresh_seed", lambda: next(seeds))
     compute = orthogonal.product
 
     def counted(*args: Any) -> torch.Tensor:

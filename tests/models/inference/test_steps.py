@@ -12,8 +12,10 @@ import torch
 
 from dropserve_models.errors import InputError
 from dropserve_models.inference.blocks import BlockMasks
+from dropserve_models.inference.whole import Whole
+from dropserve_models.inference.workspace import Workspace
 from dropserve_models.model import Model
-from dropserve_models.prediction import MonteCarloOptions, Prediction
+from dropserve_models.prediction import Masks, MonteCarloOptions, Prediction
 from support.engines import Array, model_of
 from support.onnx_models import mlp
 
@@ -104,3 +106,27 @@ def test_what_is_no_number_is_refused_at_the_end() -> None:
             pass
     with pytest.raises(InputError, match="passes"):
         next(model.steps(rows(1), MonteCarloOptions(0)))
+
+
+@pytest.mark.parametrize("fitting", [1000, 32])
+@pytest.mark.parametrize("masks", ["stratified", "independent"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parts_of_a_request_without_a_seed_share_its_masks(
+    name: str, masks: Masks, fitting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever way the whole is computed in; and another request has others."""
+    monkeypatch.setattr(Workspace, "rows", lambda *_: fitting)  # in the memory limit
+    model = model_of(NETWORKS[name])
+    features, options = rows(96), MonteCarloOptions(30, masks=masks, return_samples=True)
+
+    def samples(whole: Whole, start: int, stop: int) -> Array:
+        *_, answer = model.steps(features[start:stop], options, whole)
+        assert answer is not None
+        assert answer.samples is not None
+        return answer.samples
+
+    one, other = Whole(96), Whole(96)
+    parts = [samples(one, 0, 16), samples(one, 16, 64), samples(one, 64, 96)]
+    together = samples(one, 0, 96)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), together, rtol=1e-4, atol=1e-5)
+    assert np.abs(samples(other, 0, 96) - together).max() > 0.01

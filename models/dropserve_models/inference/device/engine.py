@@ -27,6 +27,7 @@ from dropserve_models.inference.estimate import Estimate
 from dropserve_models.inference.masks import Strata, fresh_seed, strata
 from dropserve_models.inference.plan import ADAPTIVE_PASSES, make_plan
 from dropserve_models.inference.program import Program
+from dropserve_models.inference.whole import Whole
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction, concatenate, take_rows
 
 KEPT_BLOCKS = 8
@@ -79,8 +80,8 @@ class DeviceEngine:
         """Blocks' functions recorded so far; 0 where nothing can be."""
         return self._recorder.count
 
-    def run(self, features: FloatArray, options: MonteCarloOptions) -> Prediction:
-        """Predict features [rows, features], float32 and finite.
+    def run(self, features: FloatArray, options: MonteCarloOptions, whole: Whole | None = None) -> Prediction:
+        """Predict features [rows, features], float32 and finite; of a request without a seed, a part's.
 
         Raises
         ------
@@ -93,16 +94,19 @@ class DeviceEngine:
             options = replace(options, passes=1)
         tile, part = self._tiling.fit(rows, options)
         features = _padded(features, tile)
-        seed = fresh_seed() if options.seed is None else options.seed  # all parts share their masks
+        whole = whole or Whole(rows)
+        seed = whole.seed if options.seed is None else options.seed
         parts = [
             self._run(features[start : start + part], tile, seed, options)
             for start in range(0, len(features), part)
         ]
         return concatenate(parts, rows)
 
-    def steps(self, features: FloatArray, options: MonteCarloOptions) -> Iterator[Prediction | None]:
+    def steps(
+        self, features: FloatArray, options: MonteCarloOptions, whole: Whole | None = None
+    ) -> Iterator[Prediction | None]:
         """The same in one step: what the device has begun it does to the end."""
-        yield self.run(features, options)
+        yield self.run(features, options, whole)
 
     def together(self, rows: int, options: MonteCarloOptions) -> Hashable | None:
         """See `Engine.together`: small requests without a seed."""
