@@ -100,7 +100,9 @@ def check_finite(
 ) -> None:
     """Raise InputError at the first infinity, or NaN in a column not `accepted`, naming row and column."""
     usable = np.isfinite(features)
-    if not usable.all() and accepted is not None:
+    if usable.all():
+        return
+    if accepted is not None:
         usable |= np.isnan(features) & accepted
     if not usable.all():
         row, column = np.argwhere(~usable)[0]

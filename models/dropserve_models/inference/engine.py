@@ -84,7 +84,8 @@ class Engine:
         self.program = program
         self.plan = make_plan(program)
         scratch = shared_scratch()
-        self._inputs = Boundary(program, prefix, opening, scratch.empty)
+        self._empty = scratch.empty
+        self._inputs = Boundary(program, prefix, opening, self._empty)
         self._classifier = classifier
         self.device = torch.device("cpu")
         self._runner = Runner(program, self.plan, scratch)
@@ -250,8 +251,8 @@ class Engine:
         outputs = self.program.widths[self.program.outputs[0]]
         if self._classifier:
             outputs = max(outputs, 2)
-        noise = len(self.program.outputs) > 1
-        return Estimate(outputs, rows, classifier=self._classifier, noise=noise, options=options)
+        has = {"classifier": self._classifier, "noise": len(self.program.outputs) > 1}
+        return Estimate(outputs, rows, **has, options=options, empty=self._empty)
 
     def _add(
         self,

@@ -32,6 +32,7 @@ from torch import Tensor
 from dropserve_models.inference.masks import Strata, count_passes
 from dropserve_models.inference.moments import LEAST_SHARE, Moments, Totals
 from dropserve_models.inference.pointwise import total_
+from dropserve_models.inference.scratch import Empty, twice
 from dropserve_models.inference.totals import added_, entropy_of
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
 
@@ -57,12 +58,22 @@ class Estimate:
         Whether every draw has a noise variance.
     options : MonteCarloOptions
         What to return.
+    empty : Empty
+        Makes what large intermediate values are written to.
     """
 
     def __init__(
-        self, outputs: int, rows: int, *, classifier: bool, noise: bool, options: MonteCarloOptions
+        self,
+        outputs: int,
+        rows: int,
+        *,
+        classifier: bool,
+        noise: bool,
+        options: MonteCarloOptions,
+        empty: Empty = torch.empty,
     ) -> None:
         self._options = options
+        self._empty = empty
         # A seed promises the same bytes whatever a row is computed with.
         self._sum = total_ if options.seed is not None else torch.sum
         self._shift = np.zeros((outputs, rows), np.float32)
@@ -120,21 +131,22 @@ class Estimate:
         if self._entropy is not None:
             entropies = self._entropies(samples) if entropy is None else entropy[0]
             self._entropy[rows] += self._sum(entropies, 0).numpy()
-        deviations = samples - torch.from_numpy(self._shift)[:, rows][:, None]
-        squares = deviations * deviations
+        outputs, _, width = samples.shape
+        powers = twice(samples, self._empty)
+        deviations, squares = powers
+        torch.sub(samples, torch.from_numpy(self._shift)[:, None, rows], out=deviations)
+        torch.mul(deviations, deviations, out=squares)
         if within is not None:
             squares += within
-        outputs, _, width = samples.shape
         for size, strata in groups:
             n = size * draws
-            terms = np.empty((5, outputs, strata, width))
-            for power, values in enumerate((deviations, squares)):
-                part = values[:, start : start + n * strata].view(outputs, strata, n, width)
-                # Within a stratum float32 is enough, but the fourth powers below would leave its range.
-                terms[power] = self._sum(part, 2).numpy()
-            np.multiply(terms[0], terms[:2], out=terms[2:4])
-            np.multiply(terms[1], terms[1], out=terms[4])
-            totals = added_(terms, 2)
+            part = powers[:, :, start : start + n * strata].view(2, outputs, strata, n, width)
+            terms = np.empty((strata, 5, outputs, width))
+            # Within a stratum float32 is enough, but the fourth powers below would leave its range.
+            terms[:, :2] = self._sum(part, 3).permute(2, 0, 1, 3).numpy()
+            np.multiply(terms[:, :1], terms[:, :2], out=terms[:, 2:4])
+            np.multiply(terms[:, 1], terms[:, 1], out=terms[:, 4])
+            totals = added_(terms, 0)
             if n > 1:
                 totals[2:] /= n
             self._powers[:, :, rows] += totals
@@ -218,12 +230,12 @@ class Estimate:
             of_mean = std_error = np.zeros_like(mean)
         elif of_variance is not None:
             std = np.sqrt(variance)
-            std_error = np.divide(np.sqrt(of_variance), 2.0 * std, out=np.zeros_like(std), where=std > 0.0)
+            std_error = np.sqrt(of_variance) / np.where(std > 0.0, 2.0 * std, np.inf)
         predictive = expected = information = None
         if self._entropy is not None:
             of_the_mean = entropy_of(mean)
             # Entropy is concave, so only rounding can make the difference negative.
-            of_passes = np.clip(self._entropy / self._draws, 0.0, of_the_mean)
+            of_passes = np.minimum(np.maximum(self._entropy / self._draws, 0.0), of_the_mean)
             predictive, expected = _array(of_the_mean), _array(of_passes)
             information = _array(of_the_mean - of_passes)
         quantiles = samples = None

@@ -24,8 +24,10 @@ class Opening:
 
     def __init__(self, program: Program, empty: Empty = torch.empty) -> None:
         self._program = program
+        operations = operators.operations(program, empty)
         self._steps = [
-            (step.out, operators.operation(step, empty), _operands(step)) for step in program.steps
+            (step.out, operation, _operands(step))
+            for step, operation in zip(program.steps, operations, strict=True)
         ]
 
     def values(self, features: FloatArray) -> dict[str, Tensor]:

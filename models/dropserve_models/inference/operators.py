@@ -20,9 +20,11 @@ from dropserve_models.inference.program import (
     Elementwise,
     Linear,
     Mean,
+    Program,
     Select,
     Softmax,
     Step,
+    read_once,
 )
 from dropserve_models.inference.scratch import Empty
 
@@ -77,6 +79,17 @@ _BINARY: Mapping[str, Operation] = {
 def column(constant: Array) -> Tensor:
     """A constant [units] or [1] as a value: [units, 1, 1]."""
     return torch.from_numpy(constant.copy()).reshape(-1, 1, 1)
+
+
+def operations(program: Program, empty: Empty = torch.empty) -> list[Operation]:
+    """The functions of a program's steps; a relu overwrites what no other step reads."""
+    fresh = read_once(program)
+    return [
+        torch.relu_
+        if isinstance(step, Elementwise) and step.op == "Relu" and step.args[0] in fresh
+        else operation(step, empty)
+        for step in program.steps
+    ]
 
 
 def operation(step: Step, empty: Empty = torch.empty) -> Operation:

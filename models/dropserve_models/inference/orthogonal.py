@@ -69,9 +69,9 @@ def product(
     signs = torch.from_numpy(np.subtract(0.5, negative, dtype=np.float32)).view(passes, groups, 1, -1)
     grouped = weight.view(outputs, groups, -1).transpose(0, 1)
     signed = torch.mul(grouped, signs, out=empty(passes, *grouped.shape))
-    if bias is None:
-        bias = weight.new_zeros(1, 1, 1)
-    common = torch.baddbmm(bias, weight.expand(passes, -1, -1), batch, alpha=0.5)
+    common = torch.bmm((0.5 * weight).expand(passes, -1, -1), batch)
+    if bias is not None:
+        common += bias
     parts = empty(passes * groups, outputs, rows)
     torch.bmm(signed.view(len(parts), outputs, -1), batch.reshape(len(parts), -1, rows), out=parts)
     mixed = torch.baddbmm(

@@ -12,6 +12,10 @@ import math
 import torch
 from torch import Tensor
 
+from dropserve_models.inference.scratch import Empty, alike
+
+_LOG2_E = math.log2(math.e)
+
 
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
@@ -51,13 +55,29 @@ def softmax(x: Tensor) -> Tensor:
     return exponentials.div_(total(exponentials))
 
 
-def softmax_with_entropy(x: Tensor, *, seeded: bool = True) -> tuple[Tensor, Tensor]:
-    """The same, and the entropies in nats, [1, ...]: log sum exp x - sum p x takes no logarithm of each p.
+def softmax_with_entropy(
+    x: Tensor, *, seeded: bool = True, lost: bool = False, empty: Empty = torch.empty
+) -> tuple[Tensor, Tensor]:
+    """The same of x [units, passes, rows], and the entropies in nats, [1, passes, rows].
 
-    `seeded`: a row's bits must be the same wherever it lies. Otherwise torch may add up as is quickest.
+    They are log sum exp x - sum p x, which takes no logarithm of each p.
+
+    Parameters
+    ----------
+    seeded : bool
+        Whether a row's bits must be the same wherever it lies. Otherwise torch may add up as is quickest,
+        and take powers of 2, which are half the work.
+    lost : bool
+        Whether `x` may be overwritten.
+    empty : Empty
+        Makes what large results are written to.
     """
-    shifted = x - x.amax(0)
-    exponentials = torch.exp(shifted)
+    shifted = torch.sub(x, x.amax(0), out=x if lost else alike(x, empty))
+    exponentials = alike(x, empty)
+    if seeded:
+        torch.exp(shifted, out=exponentials)
+    else:
+        torch.mul(shifted, _LOG2_E, out=exponentials).exp2_()
     norm = total(exponentials) if seeded else exponentials.sum(0)
     probabilities = exponentials.div_(norm)
     products = shifted.mul_(probabilities)

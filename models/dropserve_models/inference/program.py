@@ -6,6 +6,7 @@ rows. Everything here is plain data: no torch.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -135,3 +136,10 @@ def arguments(step: Step) -> tuple[str, ...]:
             return step.xs
         case _:
             return (step.x,)
+
+
+def read_once(program: Program) -> set[str]:
+    """The results of linear layers that one step alone reads: it may overwrite them."""
+    linear = {step.out for step in program.steps if isinstance(step, Linear)} - set(program.outputs)
+    readers = Counter(name for step in program.steps for name in arguments(step))
+    return {name for name in linear if readers[name] == 1}

@@ -26,9 +26,17 @@ from dropserve_models.inference.control_variate import ControlVariate
 from dropserve_models.inference.masks import Strata
 from dropserve_models.inference.passes import Passes
 from dropserve_models.inference.plan import Plan
-from dropserve_models.inference.program import Drop, Elementwise, Linear, Program, Softmax, arguments
-from dropserve_models.inference.schedule import read_once, schedule
-from dropserve_models.inference.scratch import Scratch
+from dropserve_models.inference.program import (
+    Drop,
+    Elementwise,
+    Linear,
+    Program,
+    Softmax,
+    arguments,
+    read_once,
+)
+from dropserve_models.inference.schedule import schedule
+from dropserve_models.inference.scratch import Scratch, alike
 from dropserve_models.inference.subnetworks import Layer, Units, pick, take
 
 GATHER_RATE = 0.3
@@ -48,13 +56,8 @@ class Runner:
         self._empty = scratch.empty
         self.program = program
         self.plan = plan
-        fresh = read_once(program)
-        self._operations = [
-            torch.relu_
-            if isinstance(step, Elementwise) and step.op == "Relu" and step.args[0] in fresh
-            else operators.operation(step, self._empty)
-            for step in program.steps
-        ]
+        self._fresh = read_once(program)
+        self._operations = operators.operations(program, self._empty)
         self._constants = [
             [operators.column(arg) for arg in step.args if not isinstance(arg, str)]
             if isinstance(step, Elementwise)
@@ -117,7 +120,9 @@ class Runner:
             elif isinstance(step, Elementwise):
                 values[step.out] = self._elementwise(number, step, values, masks, thinned, integrate)
             elif isinstance(step, Softmax) and not step.log and step.out == self.program.outputs[0]:
-                values[step.out], entropy = pointwise.softmax_with_entropy(values[step.x], seeded=seeded)
+                values[step.out], entropy = pointwise.softmax_with_entropy(
+                    values[step.x], seeded=seeded, lost=step.x in self._fresh, empty=self._empty
+                )
             else:
                 args = operators.aligned([values[name] for name in arguments(step)])
                 values[step.out] = self._operations[number](*args)
@@ -127,7 +132,7 @@ class Runner:
             return Passes([values[name] for name in self.program.outputs], entropy=entropy)
         hidden = values[self.plan.affine.x]
         mean = self._product(self._mean, hidden)[: self._predictions].add_(self._offset)
-        squares = torch.mul(hidden, hidden, out=self._alike(hidden))
+        squares = torch.mul(hidden, hidden, out=alike(hidden, self._empty))
         within = self._product(self._within, squares)[: self._predictions]
         least = None
         if self._variate is not None:
@@ -287,13 +292,6 @@ class Runner:
             return take(batch[0], kept.index, self._empty)
         index = kept.index[:, :, None].expand(-1, -1, batch.shape[2])
         return torch.gather(batch, 1, index, out=self._empty(*index.shape))
-
-    def _alike(self, x: Tensor) -> Tensor:
-        """An empty value [units, passes, rows] whose memory is laid out like that of `x`."""
-        units, passes, rows = x.shape
-        if x.stride(0) < x.stride(1):
-            return self._empty(passes, units, rows).permute(1, 0, 2)
-        return self._empty(units, passes, rows)
 
 
 def _full(name: str) -> str:

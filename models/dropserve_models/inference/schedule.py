@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from dropserve_models.inference.plan import Plan
-from dropserve_models.inference.program import Linear, Program, Step, arguments
-
-
-def read_once(program: Program) -> set[str]:
-    """The results of linear layers that one step alone reads: it may overwrite them."""
-    linear = {step.out for step in program.steps if isinstance(step, Linear)} - set(program.outputs)
-    readers = Counter(name for step in program.steps for name in arguments(step))
-    return {name for name in linear if readers[name] == 1}
+from dropserve_models.inference.program import Program, Step, arguments
 
 
 def schedule(program: Program, plan: Plan, wanted: set[str]) -> list[tuple[int, list[str]]]:

@@ -59,7 +59,7 @@ class Scratch:
         if size < SMALL_BYTES:
             return torch.empty(shape)
         block = self._take(size)
-        values = np.frombuffer(block, np.float32, size // 4).reshape(shape)
+        values = np.ndarray(shape, np.float32, block)
         # torch refers to the array for as long as there is a tensor that shows a part of it.
         self._lent[id(block)] = weakref.ref(values, partial(self._give_back, block))
         return torch.from_numpy(values)
@@ -93,12 +93,28 @@ class Scratch:
     def _settle(self) -> None:
         """Sort in what has been given back."""
         idle = self._idle
-        with suppress(IndexError):  # not asked for its length first: `clear` may empty it at any time
-            while True:
+        with suppress(IndexError):  # `clear` may empty it at any time
+            while self._returned:
                 idle.append(self._returned.popleft())
         excess = sum(map(len, idle)) - self._limit
         while excess > 0:
             excess -= len(idle.pop(0))
+
+
+def alike(x: Tensor, empty: Empty) -> Tensor:
+    """An empty value [units, passes, rows] whose memory is laid out like that of `x`."""
+    units, passes, rows = x.shape
+    if x.stride(0) < x.stride(1):
+        return empty(passes, units, rows).transpose(0, 1)
+    return empty(units, passes, rows)
+
+
+def twice(x: Tensor, empty: Empty) -> Tensor:
+    """Two such values, [2, units, passes, rows]."""
+    units, passes, rows = x.shape
+    if x.stride(0) < x.stride(1):
+        return empty(2, passes, units, rows).transpose(1, 2)
+    return empty(2, units, passes, rows)
 
 
 # Shared pages, the default, would count as files in memory. Windows has no such choice.

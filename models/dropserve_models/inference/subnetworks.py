@@ -51,6 +51,7 @@ class Layer:
         weight = self.weight.t()
         self._transposed = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])  # see `Units.padded`
         self.bias = None if step.bias is None else torch.from_numpy(step.bias.copy())
+        self._biases = None if self.bias is None else self.bias[None, :, None]
 
     def weights(
         self, inputs: Units | Tensor | None, outputs: Units | None, empty: Empty = torch.empty
@@ -74,10 +75,8 @@ class Layer:
 
     def biases(self, outputs: Units | None) -> Tensor | None:
         """The biases, as [passes or 1, outputs, 1]."""
-        if self.bias is None:
-            return None
-        if outputs is None:
-            return self.bias[None, :, None]
+        if self.bias is None or outputs is None:
+            return self._biases
         return self.bias.index_select(0, outputs.index.view(-1)).view(*outputs.index.shape, 1)
 
 
