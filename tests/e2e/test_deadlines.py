@@ -25,7 +25,7 @@ HEAVIES, WAITING = 120, 30
 def server(repository: Path) -> Iterator[ServerProcess]:
     """One Monte Carlo worker, so that what is sent meanwhile waits."""
     options = ["--monte-carlo-workers", "1", "--max-rows", str(QUEUE_ROWS), "--queue-rows", str(QUEUE_ROWS)]
-    with server_process(repository, *options, "--queue-seconds", "60", "--warm-up") as process:
+    with server_process(repository, *options, "--queue-seconds", "600", "--warm-up") as process:
         yield process
 
 
