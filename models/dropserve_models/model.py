@@ -43,10 +43,13 @@ class Model:
         What the model is.
     """
 
-    def __init__(self, blueprint: Blueprint, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
+    def __init__(
+        self, blueprint: Blueprint, memory_bytes: int = DEFAULT_MEMORY_BYTES, *, measures: bool = False
+    ) -> None:
         self.info: ModelInfo = blueprint.info
         self._blueprint = blueprint
         self._memory_bytes = memory_bytes
+        self._measures = measures
         self._classifier = self.info.task != "regression"
         self._intervals = Intervals(self.info.name, blueprint.calibration, classifier=self._classifier)
         self._lock = threading.Lock()
@@ -64,7 +67,7 @@ class Model:
         return self._engine is not None
 
     def prepare_monte_carlo(self) -> None:
-        """Import torch, build the engine and check it against ONNX Runtime. Idempotent; slow the first time.
+        """Import torch, build, check and measure the engine. Idempotent; slow the first time.
 
         Raises
         ------
@@ -214,6 +217,7 @@ class Model:
 
     def _build(self) -> AnyEngine:
         from dropserve_models.inference.device.choice import make_engine
+        from dropserve_models.inference.measuring import measured
 
         program = self._blueprint.program
         if program is None or self._unavailable is not None:
@@ -236,7 +240,7 @@ class Model:
                 f"of the largest output, more than {MAX_DIFFERENCE:g}"
             )
             raise MonteCarloUnavailable(self._refusal(self._unavailable))
-        return engine
+        return measured(engine, rows) if self._measures else engine
 
     def _refusal(self, reason: str) -> str:
         return f"model {self.info.name!r} can't answer with error bars: {reason}"
@@ -295,4 +299,4 @@ def load(
         raise ArtifactError(
             f"{artifact.folder}: model.onnx is malformed: {cause[:_CAUSE_CHARACTERS]}"
         ) from error
-    return Model(blueprint, memory_bytes)
+    return Model(blueprint, memory_bytes, measures=True)

@@ -54,7 +54,7 @@ class InBlocks:
 
     def __init__(self, data: bytes, *, thinned: bool, seeded: bool, orthogonal: bool) -> None:
         self.engine = engine_of(data)
-        self.engine._thins = lambda *_: thinned  # type: ignore[method-assign]  # else the size decides
+        self.engine.work.thins = lambda *_: thinned  # type: ignore[method-assign]  # else the size decides
         self.engine._masks._bank = NumberedMasks()
         self._seeded = seeded
         self._weights = 0 if orthogonal else 10**9

@@ -40,16 +40,19 @@ class MaskBank:
     ----------
     limit_bytes : int
         What the sets kept may take, once nobody uses them; the least recently used go first.
+    slots : int
+        For requests without a seed.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, slots: int = SLOTS) -> None:
         self._limit = limit_bytes
+        self._slots = slots
         self._lock = threading.Lock()
         self._sets: OrderedDict[Hashable, Any] = OrderedDict()
         self._uses: dict[Hashable, int] = {}
         self._sizes: dict[Hashable, int] = {}
         self._grown: set[Hashable] = set()  # perhaps, since they were measured
-        self._slots = random.Random(fresh_seed())
+        self._random = random.Random(fresh_seed())
 
     def seeded(self, seed: int, kind: Hashable, draw: Callable[[int], S]) -> S:
         """The masks of a seed."""
@@ -60,10 +63,10 @@ class MaskBank:
         return self.unseeded_apart(kind, draw, 1)[0]
 
     def unseeded_apart(self, kind: Hashable, draw: Callable[[int], S], requests: int) -> list[S]:
-        """Such masks for each of several requests, none with another's; new ones beyond `SLOTS`."""
-        slots = self._slots.sample(range(-SLOTS, 0), min(requests, SLOTS))
+        """Such masks for each of several requests, none with another's; new ones beyond its slots."""
+        slots = self._random.sample(range(-self._slots, 0), min(requests, self._slots))
         kept = [self._get((slot, kind), lambda: draw(fresh_seed()), USES) for slot in slots]
-        return kept + [draw(fresh_seed()) for _ in range(requests - SLOTS)]
+        return kept + [draw(fresh_seed()) for _ in range(requests - self._slots)]
 
     def trim(self) -> None:
         """Keep to the limit: sets grow when they are used, by the weights that are gathered for them."""

@@ -23,8 +23,6 @@ Places: TypeAlias = slice | NDArray[np.intp]
 
 PASS_BLOCK = 100
 """Passes computed together, at most."""
-GROUP = 20
-"""Passes of a block that are thinned together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ class BlockMasks:
         # Each form is made once, and used for every block of rows.
         self._once: dict[str, Tensor] = {}
         self._chosen: dict[tuple[str, int], Units] = {}
-        self._grouped: dict[int, list[BlockMasks]] = {}
+        self._grouped: dict[tuple[int, int], list[BlockMasks]] = {}
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """What `make` returns, made the first time `name` is asked for: the weights a layer is left with."""
@@ -124,24 +122,26 @@ class BlockMasks:
         """The dropped units of each pass."""
         return self._units("lost", site)
 
-    def groups(self, site: int) -> list[BlockMasks]:
+    def groups(self, site: int, least: int) -> list[BlockMasks]:
         """The passes in groups of whole strata: a group's values stay in the cache from step to step.
+
+        Of at least so many passes, and less than twice as many, where there are strata enough.
 
         A group is padded to its widest pass. So strata of one pass are first sorted by how many units of
         `site` they drop.
         """
         (size, count), *rest = self.strata
-        if rest or self.passes < 2 * GROUP:
+        if rest or self.passes < 2 * least:
             return [self]  # and not kept: what refers to itself stays until the garbage is collected
-        if site not in self._grouped:
+        if (site, least) not in self._grouped:
             order = np.arange(self.passes)
             if size == 1:
                 order = np.argsort(self._dropped(site).sum(axis=1), kind="stable")
-            split = np.array_split(order.reshape(count, size), max(1, self.passes // GROUP))
-            self._grouped[site] = [
+            split = np.array_split(order.reshape(count, size), max(1, self.passes // least))
+            self._grouped[site, least] = [
                 self._subset(part.reshape(-1), ((size, len(part)),)) for part in split if len(part)
             ]
-        return self._grouped[site]
+        return self._grouped[site, least]
 
     def _dropped(self, site: int) -> NDArray[np.bool_]:
         """The units that the passes drop, [passes, units], or [passes * draws, units] of the tail."""

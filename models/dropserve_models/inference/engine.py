@@ -24,13 +24,14 @@ from dropserve_models.inference.blocks import (
 )
 from dropserve_models.inference.boundary import Boundary
 from dropserve_models.inference.computing import computing
+from dropserve_models.inference.costs import CONSTANTS, Work
 from dropserve_models.inference.deterministic import Session, first_line
 from dropserve_models.inference.estimate import Estimate
 from dropserve_models.inference.mask_source import MaskSource
 from dropserve_models.inference.masks import strata
 from dropserve_models.inference.part import Part
 from dropserve_models.inference.plan import make_plan
-from dropserve_models.inference.program import Linear, Program
+from dropserve_models.inference.program import Program
 from dropserve_models.inference.runner import Runner
 from dropserve_models.inference.scratch import Scratch, shared_scratch
 from dropserve_models.inference.small.requests import SmallRequests
@@ -42,13 +43,9 @@ log = logging.getLogger(__name__)
 
 BANK_BYTES = 16 * 2**20
 """What the masks that a model keeps from one request to the next may take."""
-THINNED_WORK = 1_500_000
-"""Rows times multiplications a pass: from here on, gathering the weights of each pass costs less than
-multiplying the units that it drops. (Measured with 4,000 to 68,000 weights.)"""
-DRAW_WORK = 32
-"""Multiplications that take as long as masking one unit for one draw of the tail, which thinning avoids."""
 SEEDED_ROWS = 64
-"""As many a seeded request counts for there, whatever it has: the last bits of its answer tell."""
+"""As many a seeded request counts for where thinning is chosen, whatever it has: the last bits of its answer
+tell."""
 
 
 class Engine:
@@ -69,6 +66,8 @@ class Engine:
 
     Attributes
     ----------
+    costs : Costs
+        By which requests without a seed are computed; the others, by the constants.
     small : SmallRequests or None
         What answers small requests, once it is prepared.
     """
@@ -89,17 +88,14 @@ class Engine:
         self._classifier = classifier
         self.device = torch.device("cpu")
         self._runner = Runner(program, self.plan, scratch)
-        self._workspace = Workspace(program, self.plan, memory_bytes)
+        self.workspace = Workspace(program, self.plan, memory_bytes)
         self._bank = MaskBank(BANK_BYTES)
-        self._masks = MaskSource(program, self.plan, self._workspace, self._bank)
+        self._masks = MaskSource(program, self.plan, self.workspace, self._bank)
         weakref.finalize(self, _leave, self._bank, scratch).atexit = False
         self.small: SmallRequests | None = None
         self._threads = torch.get_num_threads()
-        layers = {step.out: step for step in program.steps if isinstance(step, Linear)}
-        self._weights = sum(layers[name].weight.size for name in self.plan.fused)
-        tails = [name for name, drop in self.plan.fused.items() if drop.site == self.plan.tail]
-        units = 0 if self.plan.closed else sum(layers[name].weight.shape[1] for name in tails)
-        self._draw_work = DRAW_WORK * units
+        self.costs = CONSTANTS
+        self.work = Work(program, self.plan)
 
     def run(self, features: FloatArray, options: MonteCarloOptions) -> Prediction:
         """Predict features [rows, features], float32 and finite.
@@ -124,15 +120,15 @@ class Engine:
         if whole is None and self.small is not None and self.together(rows, options) is not None:
             yield self.small.run([features], options)[0]
             return
-        step = self._workspace.rows(rows, options)
+        step = self.workspace.rows(rows, options)
         if options.seed is not None:
-            thinned = self._thins(SEEDED_ROWS, options)
+            thinned = self.work.thins(SEEDED_ROWS, options, CONSTANTS)
             if padding := -rows % ROW_MULTIPLE:
                 features = np.concatenate([features, np.repeat(features[-1:], padding, 0)])
         else:
             if step < rows:
                 whole = whole or Whole(rows)
-            thinned = self._thins(whole.rows if whole else rows, options)
+            thinned = self.work.thins(whole.rows if whole else rows, options, self.costs)
         parts = []
         for start in range(0, len(features), step):
             part = yield from self._run(features[start : start + step], options, thinned, whole)
@@ -145,7 +141,7 @@ class Engine:
         Small requests without a seed gain by it. A seed promises bytes that depend on nothing else, and
         large requests are better thinned.
         """
-        alone = options.seed is not None or options.adaptive or self._thins(rows, options)
+        alone = options.seed is not None or options.adaptive or self.work.thins(rows, options, self.costs)
         return None if alone or self.small is None or rows > self.small.most_rows(options) else options
 
     def run_together(self, features: Sequence[FloatArray], options: MonteCarloOptions) -> list[Prediction]:
@@ -167,7 +163,7 @@ class Engine:
         such model can answer, these requests are computed like large ones.
         """
         ones = [np.ones((1, site.units), np.float32) for site in self.program.sites]
-        parts = (self._inputs, self._classifier, self._bank, self._workspace)
+        parts = (self._inputs, self._classifier, self._bank, self.workspace)
         try:
             small = SmallRequests(self.program, self.plan, *parts)
             answers = small.passes(probe, ones)
@@ -215,13 +211,16 @@ class Engine:
         integrate = self.plan.integrates(options)
         if thinned:
             boundary = self._runner.prepare(boundary, strata(options.passes, options.masks), integrate)
-        chunks = self._workspace.chunks(len(features), options, thinned)
+        costs = self.costs if options.seed is None else CONSTANTS
+        rows = whole.rows if whole else len(features)  # what is gathered for a group serves all parts
+        group = self.workspace.group(rows, options, costs) if thinned else None
+        chunks = self.workspace.chunks(len(features), options, costs, group)
         parts = [Part.of(boundary, start, stop) for start, stop in chunks]
         if integrate:
             parts = [part.with_values(self._runner.linearised(part.boundary)) for part in parts]
         site = self.plan.sorting_site(integrate)
         for masks in self._masks.of(options, thinned, whole):
-            groups = masks.groups(site) if thinned else [masks]
+            groups = [masks] if group is None else masks.groups(site, group)
             for part in parts:
                 self._add(estimate, part, groups, options, thinned)
             if options.adaptive:
@@ -240,12 +239,6 @@ class Engine:
     def _exact(self, options: MonteCarloOptions) -> bool:
         """Whether the prediction's moments are closed-form, with nothing left to sample."""
         return options.integrate and self.plan.affine is not None and not self.plan.body
-
-    def _thins(self, rows: int, options: MonteCarloOptions) -> bool:
-        work = self._weights
-        if self._draw_work and self.plan.integrates(options):
-            work += self._draw_work * self.plan.draws_a_pass(options)
-        return bool(self.plan.fused) and rows * work >= THINNED_WORK
 
     def _estimate(self, rows: int, options: MonteCarloOptions) -> Estimate:
         outputs = self.program.widths[self.program.outputs[0]]

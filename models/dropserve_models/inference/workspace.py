@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dropserve_models.errors import MemoryLimitError
-from dropserve_models.inference.blocks import GROUP, PASS_BLOCK
+from dropserve_models.inference.blocks import PASS_BLOCK
+from dropserve_models.inference.costs import CONSTANTS, Costs
 from dropserve_models.inference.masks import STRATUM
 from dropserve_models.inference.plan import Plan
 from dropserve_models.inference.program import Drop, Linear, Program, arguments
 from dropserve_models.prediction import MonteCarloOptions
 
-CACHE_BYTES = 32 * 2**20
-"""What the values of one chunk of rows may take: more falls out of the processor's cache."""
+GROUP = 20
+"""Passes that are thinned together, at least: every group takes some steps of its own."""
+GROUP_SHARE = 0.375
+"""What part of `Costs.cache_bytes` the values of more passes may take."""
 WEIGHT_BYTES = 64 * 2**20
 """What the weights gathered for one block of passes may take."""
 ROW_MULTIPLE = 16
@@ -86,7 +89,7 @@ class Workspace:
         check_samples(self._outputs, rows, options, self._memory)
         if options.quantiles or options.return_samples:
             per_row += 4 * samples  # as computed, put together, sorted, and transposed
-        chunk = max(CACHE_BYTES, ROW_MULTIPLE * self._per_row(options, thinned=False))
+        chunk = max(CONSTANTS.cache_bytes, ROW_MULTIPLE * self._per_row(options))
         work = chunk + self.masks(min(options.passes, self.pass_block), thinned=True)
         fitting = (self._memory - work) // per_row // ROW_MULTIPLE * ROW_MULTIPLE
         if fitting < ROW_MULTIPLE:
@@ -104,23 +107,46 @@ class Workspace:
             return 0  # who asks is told by `rows`
         return min(rows, self._memory // self.samples(options)) if options.return_samples else rows
 
-    def chunks(self, rows: int, options: MonteCarloOptions, thinned: bool) -> Iterator[tuple[int, int]]:
-        """Ranges of rows to compute together, of nearly equal size."""
-        fitting = CACHE_BYTES // self._per_row(options, thinned)
-        most = max(ROW_MULTIPLE, fitting // ROW_MULTIPLE * ROW_MULTIPLE)
-        count = -(-rows // most)
+    def group(self, rows: int, options: MonteCarloOptions, costs: Costs) -> int:
+        """How many passes are thinned together, at least; see `BlockMasks.groups`.
+
+        The fewer rows, the more. With a seed always as many, since sums are formed group by group.
+        """
+        if options.seed is not None:
+            return GROUP
+        together = min(rows, self.most_rows(options, costs, GROUP))
+        return max(
+            GROUP, int(GROUP_SHARE * costs.cache_bytes / (together * self._per_pass(options, thinned=True)))
+        )
+
+    def most_rows(self, options: MonteCarloOptions, costs: Costs, group: int | None) -> int:
+        """The most rows that are computed together; see `chunks`."""
+        fitting = costs.cache_bytes // self._per_row(options, group)
+        return max(ROW_MULTIPLE, fitting // ROW_MULTIPLE * ROW_MULTIPLE)
+
+    def chunks(
+        self, rows: int, options: MonteCarloOptions, costs: Costs, group: int | None
+    ) -> Iterator[tuple[int, int]]:
+        """Ranges of rows to compute together, of nearly equal size.
+
+        `group` tells how many passes are thinned together, at least; None: there is no thinning.
+        """
+        count = -(-rows // self.most_rows(options, costs, group))
         size = -(-rows // count // ROW_MULTIPLE) * ROW_MULTIPLE if count > 1 else rows
         for start in range(0, rows, size):
             yield start, min(start + size, rows)
 
-    def _per_row(self, options: MonteCarloOptions, thinned: bool) -> int:
+    def _per_row(self, options: MonteCarloOptions, group: int | None = None) -> int:
         """Bytes, for one row, of the values that are there at once, and of the summary of a whole block."""
-        draws = 1 if self._plan.closed else self._plan.draws_a_pass(options)
         block = min(options.passes, self.pass_block)
-        at_once = min(block, 2 * GROUP) if thinned else block
+        at_once = block if group is None else min(block, 2 * group)
+        return at_once * self._per_pass(options, thinned=group is not None) + 4 * self._linear
+
+    def _per_pass(self, options: MonteCarloOptions, *, thinned: bool) -> int:
+        """The same, for one row and pass."""
+        draws = 1 if self._plan.closed else self._plan.draws_a_pass(options)
         body, tail = self._live[thinned]
-        passes = at_once * (4 * max(body, draws * tail) + _SUMMARISED * draws * self._outputs)
-        return passes + 4 * self._linear
+        return 4 * max(body, draws * tail) + _SUMMARISED * draws * self._outputs
 
 
 def check_samples(outputs: int, rows: int, options: MonteCarloOptions, memory_bytes: int) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from dropserve_models.inference import engine as engine_module
 from dropserve_models.inference import mask_source, orthogonal, plan
+from dropserve_models.inference.costs import ALWAYS_THINNED
 from dropserve_models.prediction import MonteCarloOptions
 from support.engines import engine_of
 from support.exact import enumerate_masks, moments
@@ -65,7 +65,6 @@ def test_shared_products_are_those_of_the_masks(draws: int, common: bool, units:
 def test_large_requests_without_a_seed_are_unbiased(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against all masks of a network that is thinned, and draws so, as a large one would be."""
     seeds, shared = count(), count()
-    monkeypatch.setattr(engine_module, "THINNED_WORK", 0)
     monkeypatch.setattr(plan, "ORTHOGONAL_WEIGHTS", 0)
     monkeypatch.setattr(mask_source, "fresh_seed", lambda: next(seeds))
     compute = orthogonal.product
@@ -78,6 +77,7 @@ def test_large_requests_without_a_seed_are_unbiased(monkeypatch: pytest.MonkeyPa
     network = mlp([3, 40, 8, 3], [0.25, 0.0, 0.5], last="Softmax", seed=4)
     rows: Array = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
     engine = engine_of(network.onnx())
+    engine.costs = ALWAYS_THINNED
     answers = [engine.run(rows, MonteCarloOptions(10)) for _ in range(600)]
     assert next(shared) == 600
     truth = moments(*enumerate_masks(network, rows))

@@ -15,6 +15,7 @@ from dropserve_models.artifact import Artifact
 from dropserve_models.columns import Column
 from dropserve_models.inference import engine as engines
 from dropserve_models.inference.blueprint import draw_up
+from dropserve_models.inference.costs import ALWAYS_THINNED, NEVER_THINNED
 from dropserve_models.manifest import ColumnRecord, Manifest
 from dropserve_models.model import Model
 from dropserve_models.prediction import MonteCarloOptions, Task
@@ -138,8 +139,8 @@ def test_both_modes(
 
     for options in (MonteCarloOptions(20, 3), MonteCarloOptions(20, 3, return_samples=True)):
         answers = []
-        for work in (0, 10**12):
-            monkeypatch.setattr(engines, "THINNED_WORK", work)
+        for costs in (ALWAYS_THINNED, NEVER_THINNED):
+            monkeypatch.setattr(engines, "CONSTANTS", costs)
             answers.append(engine.run(features, options))
         for name in ("mean", "variance", "samples", "aleatoric_variance", "noise_samples"):
             thinned, plain = (getattr(answer, name) for answer in answers)
