@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from dropserve_models.inference import engine as engine_module
+from dropserve_models.inference import mask_source
 from dropserve_models.inference import plan as plan_module
 from dropserve_models.inference.blocks import BlockMasks, blocks, draw_masks, quick_masks
 from dropserve_models.inference.masks import strata
@@ -63,9 +63,9 @@ class InBlocks:
     def ask(self, rows: Array, options: MonteCarloOptions) -> Prediction:
         self._blocks.clear()
         with (
-            mock.patch.object(engine_module, "draw_masks", self._noting(draw_masks)),
-            mock.patch.object(engine_module, "quick_masks", self._noting(quick_masks)),
-            mock.patch.object(engine_module, "fresh_seed", return_value=options.seed),
+            mock.patch.object(mask_source, "draw_masks", self._noting(draw_masks)),
+            mock.patch.object(mask_source, "quick_masks", self._noting(quick_masks)),
+            mock.patch.object(mask_source, "fresh_seed", return_value=options.seed),
             mock.patch.object(plan_module, "ORTHOGONAL_WEIGHTS", self._weights),
         ):
             return self.engine.run(rows, options if self._seeded else replace(options, seed=None))

@@ -55,7 +55,7 @@ def test_it_is_computed_on_its_own_only_where_strata_do_not_tell(
 def test_large_requests_answer_as_with_it_computed(seed: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     network = mlp([20, 256, 256, 10], [0.0, 0.2, 0.5], last="Softmax")
     rows: Array = np.random.default_rng(1).normal(size=(128, 20)).astype(np.float32)
-    monkeypatch.setattr("dropserve_models.inference.engine.fresh_seed", lambda: 7)
+    monkeypatch.setattr("dropserve_models.inference.mask_source.fresh_seed", lambda: 7)
     options = MonteCarloOptions(10, seed)
     found = engine_of(network.onnx()).run(rows, options)
     monkeypatch.setattr("dropserve_models.inference.runner.drops_each", lambda rate, size: 0)
