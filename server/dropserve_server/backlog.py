@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from dropserve_server.errors import DeadlineTooShort, QueueFull
 from dropserve_server.job import Demand, PredictionJob
+from dropserve_server.large import SLICE_ROWS
 from dropserve_server.returns import LONGEST, Returns
 
 _SHARING = 8
@@ -27,7 +28,7 @@ class Backlog:
     workers : callable
         How many computations go on at the same time, now.
     turn_seconds : float
-        How long one request that is cut can hold up the others before they have their turn.
+        How long one request that is cut computes before the others have their turn, where it can pause.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Backlog:
         self._workers = workers
         self._turn_seconds = turn_seconds
         self._seconds = 0.0
-        self._cut: set[PredictionJob] = set()
+        self._cut: dict[PredictionJob, float] = {}  # and how long the turns of each are
         self._returns = Returns(LONGEST * max_seconds)
         self.rows = 0
 
@@ -63,7 +64,7 @@ class Backlog:
         """
         job.expected_seconds = self.check(job, cut=cut)
         if cut:
-            self._cut.add(job)
+            self._cut[job] = self._turn(job, job.expected_seconds)
         job.in_backlog = True
         self._seconds += self._holds_up(job)
         self.rows += job.rows
@@ -82,7 +83,7 @@ class Backlog:
         expected = demand.costs.share(demand.work)
         wait, longest = self.wait_seconds, self._max_seconds
         if cut:
-            wait, longest = self._wait_with_turns(expected), longest + _SHARING * expected
+            wait, longest = self._wait_with_turns(demand, expected), longest + _SHARING * expected
         if self.rows + demand.rows > self._max_rows:
             raise QueueFull(
                 f"{self.rows} rows are in flight in {self._mode} mode and {demand.rows} more don't fit: "
@@ -111,16 +112,24 @@ class Backlog:
         job.in_backlog = False
         self.rows -= job.rows
         self._seconds = max(0.0, self._seconds - self._holds_up(job)) if self.rows else 0.0
-        self._cut.discard(job)
+        self._cut.pop(job, None)
         return True
 
     def _holds_up(self, job: PredictionJob) -> float:
         """How long others wait because of a job, in seconds."""
-        return min(job.expected_seconds, self._turn_seconds) if job in self._cut else job.expected_seconds
+        return self._cut.get(job, job.expected_seconds)
 
-    def _wait_with_turns(self, seconds: float) -> float:
-        """How much longer than `seconds` a job takes that takes turns with the others."""
+    def _turn(self, demand: Demand, seconds: float) -> float:
+        """How long a request computes before others have their turn that is cut and takes so many seconds."""
         turn = self._turn_seconds
-        expected = (job.expected_seconds for job in self._cut)
-        shared = sum(min(theirs, seconds) - turn for theirs in expected if theirs > turn)
-        return (self._seconds + max(0.0, shared)) / self._workers()
+        if demand.options is None or demand.options.keeps_passes:  # a slice does not pause, however long
+            turn = max(turn, demand.costs.share(demand.work * SLICE_ROWS // demand.rows))
+        return min(turn, seconds)
+
+    def _wait_with_turns(self, demand: Demand, seconds: float) -> float:
+        """How much longer than `seconds` a request takes that takes turns with the others."""
+        turn = self._turn(demand, seconds)
+        turns = seconds / turn if turn else 1.0
+        # One turn of each of them is counted already.
+        shared = sum(min(job.expected_seconds, turns * each) - each for job, each in self._cut.items())
+        return (self._seconds + shared) / self._workers()

@@ -8,11 +8,16 @@ from time import perf_counter
 
 import pytest
 
+from dropserve_models.prediction import MonteCarloOptions
 from dropserve_server.backlog import Backlog
 from dropserve_server.errors import DeadlineTooShort, QueueFull
 from dropserve_server.served import ServedModel
 from support.fake_model import FakeModel
 from support.jobs import NEVER, job, serve
+
+SUMS = MonteCarloOptions(passes=1)
+"""What pauses between its passes, since it keeps sums only."""
+QUANTILES = MonteCarloOptions(passes=1, quantiles=(0.5,))
 
 
 def run(scenario: Callable[[], None]) -> None:
@@ -22,14 +27,15 @@ def run(scenario: Callable[[], None]) -> None:
     asyncio.run(life())
 
 
-def backlog(workers: int = 1, max_seconds: float = NEVER) -> Backlog:
-    return Backlog("test", 100, max_seconds, lambda: workers, turn_seconds=0.5)
+def backlog(workers: int = 1, max_seconds: float = NEVER, max_rows: int = 100) -> Backlog:
+    return Backlog("test", max_rows, max_seconds, lambda: workers, turn_seconds=0.5)
 
 
-def learn(served: ServedModel) -> None:
-    """A tenth of a second a row, however many."""
+def learn(served: ServedModel, seconds: float = 0.1) -> None:
+    """So many seconds a row, however many."""
     for power in range(8):
-        served.costs.deterministic.record(2**power, 2**power / 10)
+        served.costs.deterministic.record(2**power, 2**power * seconds)
+        served.costs.monte_carlo.record(2**power, 2**power * seconds)
 
 
 def test_rows_are_bounded() -> None:
@@ -71,7 +77,7 @@ def test_a_request_that_is_cut_counts_for_a_turn_because_others_pass_between() -
     def scenario() -> None:
         queue, served = backlog(), serve(FakeModel())
         learn(served)
-        whole, cut = job(served, 50), job(served, 50)
+        whole, cut = job(served, 50), job(served, 50, SUMS)
         queue.accept(whole)
         assert queue.wait_seconds == 5
         queue.accept(cut, cut=True)
@@ -86,20 +92,61 @@ def test_requests_that_are_cut_wait_for_each_other_and_no_longer_than_each_takes
     def scenario() -> None:
         queue, served = backlog(max_seconds=1.0), serve(FakeModel())
         learn(served)
-        queue.accept(job(served, 30), cut=True)  # three seconds
+        queue.accept(job(served, 30, SUMS), cut=True)  # three seconds
         now = perf_counter()
         for rows, least in ((2, 0.5 + 0.2), (10, 1 + 1), (40, 3 + 4)):
             with pytest.raises(DeadlineTooShort, match=f"would take some {least:g} s"):
-                queue.accept(job(served, rows, deadline=now + least - 0.1), cut=True)
+                queue.accept(job(served, rows, SUMS, now + least - 0.1), cut=True)
         # Turns with seven of its like, and a second for others: more would be too many.
-        few = [job(served, 6) for _ in range(9)]
+        few = [job(served, 6, SUMS) for _ in range(9)]
         for each in few:
             queue.accept(each, cut=True)
         with pytest.raises(QueueFull, match=r"wait some 6 s .* no longer than 5\.8 s") as refusal:
-            queue.accept(job(served, 6), cut=True)
+            queue.accept(job(served, 6, SUMS), cut=True)
         assert refusal.value.retry_seconds == pytest.approx(6)
         queue.release(few[0])
-        queue.accept(job(served, 6), cut=True)
+        queue.accept(job(served, 6, SUMS), cut=True)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("options", [None, QUANTILES])
+def test_a_slice_that_does_not_pause_counts_for_what_it_takes(options: MonteCarloOptions | None) -> None:
+    def scenario() -> None:
+        queue, served = backlog(), serve(FakeModel())
+        learn(served)
+        cut = job(served, 80, options)
+        queue.accept(cut, cut=True)
+        assert queue.wait_seconds == pytest.approx(1.6)  # 16 rows of eight seconds
+        with pytest.raises(DeadlineTooShort, match=r"would take some 1\.7 s"):
+            queue.accept(job(served, 1, deadline=perf_counter() + 1.5))
+        queue.release(cut)
+        assert queue.wait_seconds == 0
+        fast = serve(FakeModel())
+        learn(fast, 0.01)
+        queue.accept(job(fast, 80, options), cut=True)
+        assert queue.wait_seconds == 0.5, "more rows fit into a turn"
+
+    run(scenario)
+
+
+def test_turns_of_different_lengths_are_taken_one_each() -> None:
+    def scenario() -> None:
+        queue, served = backlog(max_rows=1000), serve(FakeModel())
+        learn(served)
+        queue.accept(job(served, 80, QUANTILES), cut=True)  # five turns of 1.6 s
+        now = perf_counter()
+        for rows, options, wait in (
+            (2, SUMS, 1.6),
+            (10, SUMS, 2 * 1.6),
+            (20, SUMS, 4 * 1.6),
+            (40, SUMS, 5 * 1.6),
+            (20, QUANTILES, 1.25 * 1.6),
+        ):
+            takes = wait + rows / 10
+            with pytest.raises(DeadlineTooShort, match=f"would take some {takes:.2g} s"):
+                queue.accept(job(served, rows, options, now + takes - 0.1), cut=True)
+            queue.check(job(served, rows, options, now + takes + 1), cut=True)
 
     run(scenario)
 
