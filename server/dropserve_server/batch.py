@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dropserve_models.errors import InputError
 from dropserve_models.prediction import FloatArray, Prediction
+from dropserve_server.errors import DeadlineExpired
 from dropserve_server.job import PredictionJob
 from dropserve_server.served import ServedModel
 
@@ -64,6 +65,8 @@ class Batch:
             self.seconds = finished - started
             for job in wanted:
                 job.finished = finished
+            if any(job.result is None for job in wanted):
+                self.rows = self.work = 0  # what it took tells nothing of what answers take
             observe_spread(wanted)
         return True
 
@@ -120,10 +123,21 @@ def check_features(features: FloatArray, served: ServedModel, first_row: int = 0
 
 
 def predict_alone(job: PredictionJob) -> None:
-    """Set a job's result or error."""
+    """Set a job's result or error; neither where its caller leaves meanwhile."""
+    model, options = job.served.model, job.options
     try:
         check_features(job.features, job.served)
-        job.result = job.served.model.run(job.features, job.options)
+        if options is None:
+            job.result = model.run(job.features)
+            return
+        # Nobody else has a turn at a pause: it is where one that is not waited for any more can end.
+        for prediction in model.steps(job.features, options):
+            if prediction is not None:
+                job.result = prediction
+            elif job.dropped:
+                return
+            elif perf_counter() >= job.deadline:
+                raise DeadlineExpired("the deadline passed before all passes were computed")
     except Exception as error:  # noqa: BLE001  # raised on where the outcome is awaited
         job.error = error
 

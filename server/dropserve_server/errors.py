@@ -93,7 +93,7 @@ class Unavailable(ServerError):
 
 
 class DeadlineExpired(ServerError):
-    """The caller's deadline passed before its work began, so the work was dropped."""
+    """The caller's deadline passed before its work began, or before it was done, so the work was dropped."""
 
 
 class DeadlineTooShort(DeadlineExpired):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from time import perf_counter, sleep
 
@@ -13,6 +13,7 @@ import pytest
 
 from dropserve_models.columns import Column
 from dropserve_models.errors import InputError
+from dropserve_models.inference.whole import Whole
 from dropserve_models.prediction import FloatArray, MonteCarloOptions, Prediction
 from dropserve_server.batch import Batch, check_features
 from dropserve_server.errors import DeadlineExpired
@@ -77,11 +78,13 @@ def test_one_that_is_refused_harms_no_other(options: MonteCarloOptions | None) -
             job(served, rows, options)
             for rows in (some_rows(1), not_a_number, some_rows(1, 666.0), some_rows(3, 9.0))
         ]
-        Batch(jobs).compute()
+        batch = Batch(jobs)
+        batch.compute()
         for good in (jobs[0], jobs[3]):
             assert good.result is not None
             np.testing.assert_array_equal(good.result.mean, answer_of(good.features))
         assert isinstance(jobs[1].error, InputError)
+        assert (batch.rows, batch.work) == (0, 0), "what failing took tells nothing"
         assert "inputs[1, 2] (c) is nan" in str(jobs[1].error)
         assert "answer is not a finite number" in str(jobs[2].error)
 
@@ -148,6 +151,34 @@ def test_who_can_not_be_done_in_time_is_not_begun_unless_it_came_to_an_idle_serv
         assert tried.result is not None
         assert hopeful.result is not None
 
+    run(scenario)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_no_further_pass_is_computed_in_vain(leaves: bool) -> None:
+    """What keeps every pass has no pause for others, but ends with its caller's patience."""
+
+    class Long(FakeModel):
+        def steps(
+            self, features: FloatArray, monte_carlo: MonteCarloOptions, whole: Whole | None = None
+        ) -> Iterator[Prediction | None]:
+            for step in super().steps(features, monte_carlo, whole):
+                if self.steps_taken == 3 and leaves:
+                    asked.outcome.cancel()
+                elif self.steps_taken == 3:
+                    asked.deadline = perf_counter()
+                yield step
+
+    def scenario() -> None:
+        batch = Batch([asked])
+        batch.compute()
+        assert (model.steps_taken, model.calls, asked.result) == (3, [], None)
+        assert isinstance(asked.error, DeadlineExpired) == (not leaves)
+        assert (batch.rows, batch.work) == (0, 0), "nobody learns from what was not finished"
+
+    model = Long()
+    model.pauses = 100
+    asked = job(serve(model), 40, MonteCarloOptions(passes=10_000, quantiles=(0.5,)))
     run(scenario)
 
 

@@ -74,12 +74,22 @@ def test_few_rows_whose_every_pass_is_kept_are_not_cut(kept: dict[str, Any]) -> 
         model.pauses = 5
         served = serve(model)
         served.costs.monte_carlo = KnownCosts(1000, 1.0)
+        small_model = FakeModel()
+        small_served = serve(small_model)
+        holding = await held(lane, small_model, small_served)
         asked = job(served, 40, MonteCarloOptions(passes=1000, seed=1, **kept))
-        lane.submit(asked)
-        await check(asked)
-        assert (computed(model), model.steps_taken) == ([40], 0)
+        small = job(small_served, 1, MONTE_CARLO)
+        order: list[str] = []
+        for kind, each in (("kept", asked), ("small", small)):
+            each.outcome.add_done_callback(lambda _, kind=kind: order.append(kind))  # type: ignore[misc]
+            lane.submit(each)
+        small_model.gate.set()
+        await check(holding, asked, small)
+        await asyncio.sleep(0)  # for the callbacks
+        assert order == ["kept", "small"]
+        assert computed(model) == [40]
 
-    run(scenario)
+    run(scenario, Batching(turn_seconds=0.0))
 
 
 @pytest.mark.parametrize(("rows", "lessons"), [(40, [40_000]), (100, [64_000, 36_000, 100_000])])
