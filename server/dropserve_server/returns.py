@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import uniform
+
 LONGEST = 8
 """Nobody is sent away for longer than so many times the longest wait in the queue: they may not come back."""
 
@@ -10,7 +12,9 @@ class Returns:
     """Has those who are refused come back one after the other, as fast as they can be answered.
 
     Told all the same, they would come back all at the same time, and most of them be refused once more: many
-    who wait would then keep a server as busy with refusals as many who do not.
+    who wait would then keep a server as busy with refusals as many who do not. Where they are more than can
+    be answered within the longest time, or others take turns and never come back, each is sent away for a
+    random part of it, at least half: so there is always room for some.
 
     Parameters
     ----------
@@ -35,6 +39,8 @@ class Returns:
             What it will take itself: the next comes so much later.
         """
         latest = max(wait, self._longest)
-        after = min(max(wait, self._taken - now), latest)
+        after = max(wait, self._taken - now)
         self._taken = now + min(after + seconds, latest)
+        if after + seconds > latest and after > latest / 2:
+            return uniform(max(wait, latest / 2), latest)
         return after
