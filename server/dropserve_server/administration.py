@@ -86,7 +86,8 @@ class Administration:
         InvalidRequest
             The version is not a positive integer.
         LoadFailed
-            A version could not be loaded. What was served before still is.
+            A version could not be loaded. What was served before still is; where no version was named, and
+            one is served, without what earlier orders added to the policy's.
         Unavailable
             The models are still being loaded for the first time.
         """

@@ -104,7 +104,8 @@ class ModelServiceServicer(object):
         NOT_FOUND: the repository has no such model, or no such version of it.
         INVALID_ARGUMENT: the version is not a positive integer.
         FAILED_PRECONDITION: a version could not be loaded, or the repository not be read; the message says why. What
-        was served before still is.
+        was served before still is; where no version was named, and one is served, earlier orders are dropped all the
+        same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

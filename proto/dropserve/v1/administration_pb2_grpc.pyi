@@ -58,7 +58,8 @@ class ModelServiceStub:
     NOT_FOUND: the repository has no such model, or no such version of it.
     INVALID_ARGUMENT: the version is not a positive integer.
     FAILED_PRECONDITION: a version could not be loaded, or the repository not be read; the message says why. What
-      was served before still is.
+      was served before still is; where no version was named, and one is served, earlier orders are dropped all the
+      same.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_administration_pb2.UnloadModelRequest, _administration_pb2.UnloadModelResponse]
     """Ceases to serve one version, or where none is named the model. What the version policy wants in the version's
@@ -105,7 +106,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     NOT_FOUND: the repository has no such model, or no such version of it.
     INVALID_ARGUMENT: the version is not a positive integer.
     FAILED_PRECONDITION: a version could not be loaded, or the repository not be read; the message says why. What
-      was served before still is.
+      was served before still is; where no version was named, and one is served, earlier orders are dropped all the
+      same.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_administration_pb2.UnloadModelRequest, _administration_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """Ceases to serve one version, or where none is named the model. What the version policy wants in the version's
@@ -161,7 +163,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND: the repository has no such model, or no such version of it.
         INVALID_ARGUMENT: the version is not a positive integer.
         FAILED_PRECONDITION: a version could not be loaded, or the repository not be read; the message says why. What
-          was served before still is.
+          was served before still is; where no version was named, and one is served, earlier orders are dropped all the
+          same.
         """
 
     @_abc_1.abstractmethod
