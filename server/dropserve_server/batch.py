@@ -24,7 +24,7 @@ class Batch:
     over : sequence of PredictionJob
         Once computed: the jobs, each with a result, with an error or, its caller gone, with neither.
     rows, work : int
-        What was computed of them.
+        Of those that have a result.
     seconds, busy : float
         How long that took, and in how much of it a processor was kept busy; see `busy_clock`.
     """
@@ -53,8 +53,6 @@ class Batch:
                 job.error = error
                 continue
             wanted.append(job)
-            self.rows += job.rows
-            self.work += job.work
         if wanted:
             prepare(wanted[0])
             clock = busy_clock(wanted[0])
@@ -65,8 +63,9 @@ class Batch:
             self.seconds = finished - started
             for job in wanted:
                 job.finished = finished
-            if any(job.result is None for job in wanted):
-                self.rows = self.work = 0  # what it took tells nothing of what answers take
+                if job.result is not None:
+                    self.rows += job.rows
+                    self.work += job.work
             observe_spread(wanted)
         return True
 
