@@ -105,11 +105,25 @@ def test_other_machines_are_left_alone_unless_they_are_meant(run: Run) -> None:
         "127.3.2.1:1",
         "[::1]:8001",
         "unix:/x",
+        "unix-abstract:x",
         "dns:///localhost:1",
+        "dns:localhost:8001",
+        "ipv4:127.0.0.1:1",
+        "ipv4:127.0.0.1:1,127.0.0.2:1",
+        "ipv6:[::1]:8001",
         "localhost",
     ]
     assert all(map(is_here, here))
-    there = ["localhost.example:1", "10.0.0.1:1", "[2001:db8::1]:1", "dns:///server:1", "0.0.0.0:1", "server"]
+    there = [
+        "localhost.example:1",
+        "10.0.0.1:1",
+        "[2001:db8::1]:1",
+        "dns:///server:1",
+        "dns:server:1",
+        "ipv4:127.0.0.1:1,10.0.0.1:1",
+        "0.0.0.0:1",
+        "server",
+    ]
     assert not any(map(is_here, there))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -28,6 +29,8 @@ PAUSE_SECONDS = 0.05
 """How long a caller that was refused waits, unless told: asking again at once would measure refusals."""
 _PERCENTILES = (50, 90, 99)
 _RANDOM_ROWS = 1024
+_RESOLVER = re.compile("^(dns|ipv4|ipv6):")
+"""What a gRPC target may begin with; after the latter two it may list several addresses."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -187,9 +190,13 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def is_here(target: str) -> bool:
     """Whether a gRPC target is bound to be on this machine."""
-    if target.startswith("unix:"):
+    if target.startswith(("unix:", "unix-abstract:")):
         return True
-    address = target.rpartition("/")[2]
+    addresses = _RESOLVER.sub("", target.rpartition("/")[2])
+    return all(map(_is_loopback, addresses.split(",")))
+
+
+def _is_loopback(address: str) -> bool:
     host = (address.rpartition(":")[0] or address).strip("[]")
     try:
         return ip_address(host).is_loopback
