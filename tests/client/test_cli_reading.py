@@ -190,6 +190,13 @@ def test_a_file_that_cant_be_used_is_refused_in_one_line(
     assert refusal(name, content).startswith(told)
 
 
+def test_an_array_without_a_name_is_refused_in_one_line(refusal: Callable[..., str]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, ROWS)
+    told = "lone.npz can't be read as NPZ: it holds a single array, without a name"
+    assert refusal("lone.npz", buffer.getvalue()) == told
+
+
 @pytest.mark.parametrize(
     ("arrays", "told"),
     [

@@ -178,12 +178,14 @@ def _npz(path: Path, source: str, feature_names: Sequence[str]) -> NDArray[Any]:
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         # numpy takes anything else for a pickle, and would tell how to trust it.
         raise InputError(f"{source} can't be read as NPZ: it is no archive of arrays") from error
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise InputError(f"{source} can't be read as NPZ: it holds a single array, without a name")
     try:
         with loaded as archive:
             names = list(archive.files)
             X: NDArray[Any] | None = archive["X"] if "X" in names else None
             own_names: NDArray[Any] | None = archive["feature_names"] if "feature_names" in names else None
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{source} can't be read as NPZ: {str(error).splitlines()[0]}") from error
     if X is None:
         raise InputError(f"{source} has no array 'X' [rows, features]; it has: {', '.join(names) or 'none'}")
