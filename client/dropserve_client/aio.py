@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -47,7 +48,7 @@ class AsyncClient:
         self._limits = wire.Limits(request_bytes, request_rows)
         self._patient = patient
         self._known: KnownModels = {}
-        self._closed = False
+        self._closed = asyncio.Event()
         self._metadata = channel.call_metadata(token, tls, insecure_token)
         self._credentials = channel.credentials(tls)
         self._options = channel.options(load_balancing, tls, channel_options)
@@ -149,7 +150,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """As `Client.close`."""
-        self._closed = True
+        self._closed.set()
         if self._channel is not None:
             await self._channel.close()
 
@@ -187,7 +188,7 @@ class AsyncClient:
 
     async def _answer(self, step: dialogue.Step, deadline: Deadline) -> Any:
         if isinstance(step, dialogue.Pause):
-            await asyncio.sleep(deadline.at_most(step.seconds))
+            await self._wait(deadline.at_most(step.seconds))
             return None
         if not isinstance(step, Iterator):
             return await self._call(step, deadline)
@@ -202,10 +203,16 @@ class AsyncClient:
                 if not self._patient:
                     raise
                 pause = deadline.pause(refusal)
-            await asyncio.sleep(pause)
+            await self._wait(pause)
+
+    async def _wait(self, seconds: float) -> None:
+        """Return after so many seconds, or once the client is closed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
 
     async def _call_once(self, request: Request, deadline: Deadline) -> Any:
-        if self._closed:
+        if self._closed.is_set():
             raise ClosedError("the client is closed")
         if self._channel is None:
             self._connect()
@@ -219,7 +226,7 @@ class AsyncClient:
             ) from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if self._closed and not (task and task.cancelling()):
+            if self._closed.is_set() and not (task and task.cancelling()):
                 # Closing the channel cancels its calls; nobody has cancelled the task that awaits them.
                 raise CallCancelledError("the client was closed during the call") from error
             raise

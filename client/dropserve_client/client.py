@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -13,10 +13,11 @@ from dropserve_client import channel, dialogue, wire
 from dropserve_client.channel import LoadBalancing, TlsConfig
 from dropserve_client.deadline import DEFAULT_TIMEOUT, Deadline, checked_timeout
 from dropserve_client.dialogue import Dialogue, KnownModels, Request
-from dropserve_client.errors import ClosedError, DropserveError, ResourceExhaustedError
+from dropserve_client.errors import CallCancelledError, ClosedError, DropserveError, ResourceExhaustedError
 from dropserve_client.in_flight import IN_FLIGHT, MAX_IN_FLIGHT, in_order
 from dropserve_client.status import call_error
 from dropserve_client.types import Features, Masks, ModelInfo, Prediction, VersionStatus
+from dropserve_client.wanted import Wanted
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ class Client:
         self._limits = wire.Limits(request_bytes, request_rows)
         self._patient = patient
         self._known: KnownModels = {}
-        self._closed = False
+        self._open = Wanted()
         self._metadata = channel.call_metadata(token, tls, insecure_token)
         credentials = channel.credentials(tls)
         options = channel.options(load_balancing, tls, channel_options)
@@ -185,10 +186,9 @@ class Client:
         """
         wire.integer(in_flight, "in_flight", 1, MAX_IN_FLIGHT)
 
-        def ask(batch: Features) -> Callable[[], Prediction]:
-            return lambda: self.predict(
+        def ask(batch: Features, wanted: Wanted) -> Prediction:
+            asked = wire.question(
                 model,
-                batch,
                 version=version,
                 passes=passes,
                 seed=seed,
@@ -198,10 +198,10 @@ class Client:
                 mean_tolerance=mean_tolerance,
                 std_tolerance=std_tolerance,
                 interval=interval,
-                timeout=timeout,
             )
+            return self._run(dialogue.predict(self._known, asked, batch, self._limits), timeout, wanted)
 
-        return in_order((ask(batch) for batch in batches), in_flight)
+        return in_order((partial(ask, batch) for batch in batches), in_flight, self._open)
 
     def list_models(self, *, timeout: float | None = None) -> list[ModelInfo]:
         """Every served version of every model, by name and then by version."""
@@ -230,8 +230,8 @@ class Client:
         self._run(dialogue.wait_until_ready(model), timeout)
 
     def close(self) -> None:
-        """Close the connection; calls under way are cancelled. Idempotent."""
-        self._closed = True
+        """Close the connection; calls under way are cancelled, and none waits to be made. Idempotent."""
+        self._open.end()
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -242,13 +242,13 @@ class Client:
     ) -> None:
         self.close()
 
-    def _run(self, steps: Dialogue[T], timeout: float | None) -> T:
+    def _run(self, steps: Dialogue[T], timeout: float | None, wanted: Wanted | None = None) -> T:
         deadline = Deadline(self._timeout if timeout is None else timeout, self._target)
         try:
             step = next(steps)
             while True:
                 try:
-                    answer = self._answer(step, deadline)
+                    answer = self._answer(step, deadline, self._open if wanted is None else wanted)
                 except DropserveError as error:
                     step = steps.throw(error)
                 else:
@@ -257,27 +257,29 @@ class Client:
             result: T = done.value
             return result
 
-    def _answer(self, step: dialogue.Step, deadline: Deadline) -> Any:
+    def _answer(self, step: dialogue.Step, deadline: Deadline, wanted: Wanted) -> Any:
         if isinstance(step, dialogue.Pause):
-            time.sleep(deadline.at_most(step.seconds))
+            wanted.wait(deadline.at_most(step.seconds))
             return None
         if not isinstance(step, Iterator):
-            return self._call(step, deadline)
-        calls = (lambda request=request: self._call(request, deadline) for request in step)
-        return list(in_order(calls, IN_FLIGHT))
+            return self._call(step, deadline, wanted)
+        calls = (partial(self._call, request, deadline) for request in step)
+        return list(in_order(calls, IN_FLIGHT, wanted))
 
-    def _call(self, request: Request, deadline: Deadline) -> Any:
+    def _call(self, request: Request, deadline: Deadline, wanted: Wanted) -> Any:
         while True:
             try:
-                return self._call_once(request, deadline)
+                return self._call_once(request, deadline, wanted)
             except ResourceExhaustedError as refusal:
                 if not self._patient:
                     raise
-                time.sleep(deadline.pause(refusal))
+                wanted.wait(deadline.pause(refusal))
 
-    def _call_once(self, request: Request, deadline: Deadline) -> Any:
-        if self._closed:
+    def _call_once(self, request: Request, deadline: Deadline, wanted: Wanted) -> Any:
+        if not self._open:
             raise ClosedError("the client is closed")
+        if not wanted:
+            raise CallCancelledError("nobody waits for the answer any more")
         try:
             return self._methods[type(request)](
                 request, timeout=deadline.remaining(), metadata=dialogue.metadata(request, self._metadata)
@@ -288,6 +290,6 @@ class Client:
                 error.code(), error.details(), error.trailing_metadata(), self._target, deadline.message()
             ) from error
         except ValueError as error:
-            if self._closed:  # by another thread, just now
+            if not self._open:  # closed by another thread, just now
                 raise ClosedError("the client is closed") from error
             raise

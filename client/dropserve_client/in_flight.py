@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from dropserve_client.wanted import Wanted
+
 T = TypeVar("T")
 
 MAX_IN_FLIGHT: Final = 1024
@@ -17,19 +19,24 @@ IN_FLIGHT: Final = 2
 another one travels."""
 
 
-def in_order(calls: Iterator[Callable[[], T]], at_once: int) -> Iterator[T]:
-    """Results in the order of the calls, of which so many are made at the same time."""
+def in_order(calls: Iterator[Callable[[Wanted], T]], at_once: int, within: Wanted) -> Iterator[T]:
+    """Results in the order of the calls, of which so many are made at the same time.
+
+    Each call is told whether its answer is wanted, which ends with the iteration.
+    """
+    wanted = Wanted(within)
     pending: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="dropserve")
     try:
         for call in calls:
-            pending.append(pool.submit(call))
+            pending.append(pool.submit(call, wanted))
             if len(pending) == at_once:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:
-        # Whoever interrupts this need not wait for what is under way: its deadline ends it, or `close`.
+        # Whoever interrupts this need not wait for what is under way: it asks no more than once.
+        wanted.end()
         pool.shutdown(wait=False, cancel_futures=True)
 
 

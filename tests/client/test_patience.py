@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +15,18 @@ import grpc
 import numpy as np
 import pytest
 
-from dropserve_client import DeadlineExceededError, ResourceExhaustedError
-from support.fake_server import Failure, FakeService, retry_details
+from dropserve_client import Client, DeadlineExceededError, ResourceExhaustedError, ServerError
+from support.fake_server import WAIT_SECONDS, Failure, FakeService, FullService, retry_details, serving
 
 X = np.zeros((2, 3), np.float32)
 LATER = 0.1  # seconds
+
+LARGE_PREDICTION = """
+import math, sys
+import numpy as np
+from dropserve_client import Client
+Client(sys.argv[1], patient=True, timeout=math.inf, request_rows=1).predict("toy", np.eye(4, 3, -1))
+"""
 
 
 def full(seconds: float = LATER) -> Failure:
@@ -67,6 +79,68 @@ def test_patience_ends_with_the_deadline(
     with pytest.raises(ResourceExhaustedError, match="full"):
         connect(address, patient=True, timeout=LATER).predict("toy", X)
     assert len(service.predict_calls) == 1
+
+
+class OneFails(FullService):
+    """Fails a row of ones once another one has been refused twice."""
+
+    def Predict(self, request: Any, context: Any) -> Any:
+        if np.frombuffer(request.inputs.raw, "<f4")[0] == 1:
+            while len(self.refused) < 2 and context.is_active():
+                threading.Event().wait(0.01)
+            context.abort(grpc.StatusCode.INTERNAL, "a bug")
+        return super().Predict(request, context)
+
+
+def test_a_part_that_is_abandoned_asks_no_more() -> None:
+    service = OneFails(later=0.0)
+    rows = np.repeat(np.arange(3, dtype=np.float32), 3).reshape(3, 3)
+    with (
+        serving(service) as address,
+        Client(address, patient=True, timeout=math.inf, request_rows=1) as client,
+    ):
+        with pytest.raises(ServerError, match="a bug"):
+            client.predict("toy", rows)
+        asked = len(service.refused)
+        threading.Event().wait(5 * LATER)  # it was to ask every .02 s
+        assert len(service.refused) <= asked + 1  # one may have been under way
+
+
+def test_who_leaves_a_series_leaves_nobody_waiting() -> None:
+    service, others = FullService(), set(threading.enumerate())
+    with serving(service) as address, Client(address, patient=True, timeout=math.inf) as client:
+        answers: Any = client.predict_many("toy", [X, *[X + 1] * 9], in_flight=4)
+        assert len(next(answers).mean) == 2
+        while len(service.refused) < 3:
+            threading.Event().wait(0.01)
+        started = set(threading.enumerate()) - others
+        waiting = [thread for thread in started if thread.name.startswith("dropserve")]
+        assert len(waiting) >= 3
+        answers.close()
+        for thread in waiting:
+            thread.join(WAIT_SECONDS)
+            assert not thread.is_alive()
+    assert len(service.refused) == 3
+
+
+def test_ctrl_c_ends_the_process_at_once() -> None:
+    """Python waits at its end for the threads that make the requests of a large input."""
+    service = FullService()
+    with (
+        serving(service) as address,
+        subprocess.Popen(
+            [sys.executable, "-c", LARGE_PREDICTION, address], stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        try:
+            while len(service.refused) < 2 and process.poll() is None:
+                threading.Event().wait(0.01)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=WAIT_SECONDS)
+        finally:
+            process.kill()
+    assert told.rstrip().endswith("KeyboardInterrupt")
+    assert len(service.refused) == 2
 
 
 def test_limits_that_no_waiting_helps_against_are_raised_at_once(

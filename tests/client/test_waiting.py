@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import socket
 import threading
@@ -10,10 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
-from dropserve_client import Client, ClosedError, DeadlineExceededError, ServerError
-from support.fake_server import WAIT_SECONDS, FakeService, HealthService, serving
+from dropserve_client import (
+    AsyncClient,
+    Client,
+    ClosedError,
+    DeadlineExceededError,
+    ResourceExhaustedError,
+    ServerError,
+)
+from dropserve_client.deadline import Deadline
+from support.fake_server import WAIT_SECONDS, FakeService, FullService, HealthService, serving
+
+ROWS = np.eye(3, 3, -1, np.float32)
 
 
 class Starting(HealthService):
@@ -105,3 +117,51 @@ def test_who_closes_the_client_waits_no_longer() -> None:
         client.close()
         with pytest.raises(ClosedError):
             waiting.result(WAIT_SECONDS)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that clients have begun to wait for."""
+    begun: list[float] = []
+    pause = Deadline.pause
+
+    def noted(self: Deadline, refusal: ResourceExhaustedError) -> float:
+        begun.append(pause(self, refusal))
+        return begun[-1]
+
+    monkeypatch.setattr(Deadline, "pause", noted)
+    return begun
+
+
+# One request; and one whose second and third part are refused.
+@pytest.mark.parametrize(("request_rows", "refused"), [(3, 1), (1, 2)])
+def test_who_closes_the_client_is_patient_no_longer(
+    pauses: list[float], request_rows: int, refused: int
+) -> None:
+    service = FullService()
+    with serving(service) as address, ThreadPoolExecutor(1) as pool:
+        client = Client(address, patient=True, timeout=math.inf, request_rows=request_rows)
+        waiting = pool.submit(client.predict, "toy", ROWS)
+        while len(pauses) < refused:
+            threading.Event().wait(0.01)
+        client.close()
+        with pytest.raises(ClosedError):
+            waiting.result(WAIT_SECONDS)
+    assert len(service.refused) == refused
+
+
+@pytest.mark.parametrize(("request_rows", "refused"), [(3, 1), (1, 2)])
+def test_nor_is_a_task(pauses: list[float], request_rows: int, refused: int) -> None:
+    async def main(address: str) -> None:
+        client = AsyncClient(address, patient=True, timeout=math.inf, request_rows=request_rows)
+        waiting = asyncio.create_task(client.predict("toy", ROWS))
+        while len(pauses) < refused:
+            await asyncio.sleep(0.01)
+        await client.close()
+        with pytest.raises(ClosedError):
+            await waiting
+
+    service = FullService()
+    with serving(service) as address:
+        asyncio.run(asyncio.wait_for(main(address), WAIT_SECONDS))
+    assert len(service.refused) == refused

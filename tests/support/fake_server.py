@@ -99,13 +99,14 @@ def status_details(*fields: str) -> bytes:
 
 
 def retry_details(seconds: float) -> bytes:
-    """A google.rpc.Status with a RetryInfo that asks to wait for less than .128 s, byte by byte."""
-    nanos = round(seconds * 1e9)
-    digits = [
-        nanos >> shift & 127 | 128 for shift in range(0, 28, 7)
-    ]  # a varint, its last digit without the 128
-    delay = bytes([2 << 3, *digits[:-1], digits[-1] & 127])
+    """A google.rpc.Status with a RetryInfo that asks to wait so long, byte by byte."""
+    whole = int(seconds)
+    delay = bytes([1 << 3, *_varint(whole), 2 << 3, *_varint(round((seconds - whole) * 1e9))])
     return b"\x08\x08" + _delimited(2, b"message") + _detail(b"RetryInfo", _delimited(1, delay))
+
+
+def _varint(number: int) -> bytes:
+    return bytes([number & 127 | 128]) + _varint(number >> 7) if number > 127 else bytes([number])
 
 
 def _detail(kind: bytes, message: bytes) -> bytes:
@@ -204,6 +205,29 @@ class FakeService(prediction_pb2_grpc.PredictionServiceServicer):
             ):
                 return candidate
         return _fail(context, Failure(grpc.StatusCode.NOT_FOUND, f"there is no model {name!r} {version!r}"))
+
+
+@dataclass
+class FullService(FakeService):
+    """Answers rows of zeros; for all others its queue is full.
+
+    Attributes
+    ----------
+    later : float
+        Seconds after which it says to come back.
+    refused : list of message
+        The requests that it refused.
+    """
+
+    later: float = 3 * WAIT_SECONDS
+    refused: list[prediction_pb2.PredictRequest] = field(default_factory=list)
+
+    def Predict(self, request: prediction_pb2.PredictRequest, context: Any) -> prediction_pb2.PredictResponse:
+        if np.frombuffer(request.inputs.raw, "<f4").any():
+            self.refused.append(request)
+            details = retry_details(self.later)
+            _fail(context, Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", details))
+        return super().Predict(request, context)
 
 
 class HealthService(grpc.GenericRpcHandler):
