@@ -12,6 +12,7 @@ DEFAULT_TIMEOUT: Final = 30.0
 """Seconds."""
 
 _LEAST_PAUSE: Final = 0.02  # a server that knows nothing yet of what calls take asks for none
+_LONGEST_PAUSE: Final = 86_400.0  # a day: no queue takes so long, and clocks can't be set to any time
 
 
 class Deadline:
@@ -64,12 +65,12 @@ class Deadline:
         Raises
         ------
         ResourceExhaustedError
-            The refusal, where the server names no time, or none before the deadline.
+            The refusal, where the server names no time, or none before the deadline and within a day.
         """
         if refusal.retry_seconds is None:
             raise refusal
         pause = max(_LEAST_PAUSE, refusal.retry_seconds)
-        if time.monotonic() + pause >= self._at:
+        if pause > _LONGEST_PAUSE or time.monotonic() + pause >= self._at:
             raise refusal
         return pause
 

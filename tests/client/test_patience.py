@@ -20,6 +20,7 @@ from support.fake_server import WAIT_SECONDS, Failure, FakeService, FullService,
 
 X = np.zeros((2, 3), np.float32)
 LATER = 0.1  # seconds
+INT64_MAX = 2**63 - 1
 
 LARGE_PREDICTION = """
 import math, sys
@@ -78,6 +79,18 @@ def test_patience_ends_with_the_deadline(
     service.failures.append(full())
     with pytest.raises(ResourceExhaustedError, match="full"):
         connect(address, patient=True, timeout=LATER).predict("toy", X)
+    assert len(service.predict_calls) == 1
+
+
+@pytest.mark.parametrize("seconds", [90_000, INT64_MAX])
+def test_nobody_waits_for_more_than_a_day(
+    connect: Callable[..., Any], address: str, service: FakeService, seconds: int
+) -> None:
+    """Nor for longer than a clock can be set to."""
+    service.failures.append(full(seconds))
+    with pytest.raises(ResourceExhaustedError, match="full") as caught:
+        connect(address, patient=True, timeout=math.inf).predict("toy", X)
+    assert caught.value.retry_seconds == float(seconds)
     assert len(service.predict_calls) == 1
 
 
