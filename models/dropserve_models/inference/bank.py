@@ -29,6 +29,9 @@ class MaskSet(Protocol):
     def nbytes(self) -> int:
         """What they take in memory."""
 
+    def forget(self) -> None:
+        """Let go of what can be made again, also while others use it."""
+
 
 S = TypeVar("S", bound=MaskSet)
 
@@ -68,6 +71,11 @@ class MaskBank:
         kept = [self._get((slot, kind), lambda: draw(fresh_seed()), USES) for slot in slots]
         return kept + [draw(fresh_seed()) for _ in range(requests - self._slots)]
 
+    def keeps(self, masks: MaskSet) -> bool:
+        """Whether a set is among those kept."""
+        with self._lock:
+            return any(kept is masks for kept in self._sets.values())
+
     def trim(self) -> None:
         """Keep to the limit: sets grow when they are used, by the weights that are gathered for them."""
         with self._lock:
@@ -104,6 +112,7 @@ class MaskBank:
         self._grown.clear()
         total = sum(self._sizes.values())
         while total > self._limit:
-            key, _ = self._sets.popitem(last=False)
+            key, masks = self._sets.popitem(last=False)
+            masks.forget()  # who has paused holds the set, and nothing bounds how many do
             del self._uses[key]
             total -= self._sizes.pop(key)

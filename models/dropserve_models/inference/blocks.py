@@ -85,9 +85,16 @@ class BlockMasks:
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """What `make` returns, made the first time `name` is asked for: the weights a layer is left with."""
-        if name not in self._once:
-            self._once[name] = make()
-        return self._once[name]
+        made = self._once.get(name)
+        if made is None:
+            made = self._once[name] = make()
+        return made
+
+    def forget(self) -> None:
+        """Let go of what can be made again, also while others use it."""
+        self._once.clear()
+        self._chosen.clear()
+        self._grouped.clear()
 
     @property
     def nbytes(self) -> int:
@@ -133,15 +140,15 @@ class BlockMasks:
         (size, count), *rest = self.strata
         if rest or self.passes < 2 * least:
             return [self]  # and not kept: what refers to itself stays until the garbage is collected
-        if (site, least) not in self._grouped:
+        grouped = self._grouped.get((site, least))
+        if grouped is None:
             order = np.arange(self.passes)
             if size == 1:
                 order = np.argsort(self._dropped(site).sum(axis=1), kind="stable")
             split = np.array_split(order.reshape(count, size), max(1, self.passes // least))
-            self._grouped[site, least] = [
-                self._subset(part.reshape(-1), ((size, len(part)),)) for part in split if len(part)
-            ]
-        return self._grouped[site, least]
+            grouped = [self._subset(part.reshape(-1), ((size, len(part)),)) for part in split if len(part)]
+            self._grouped[site, least] = grouped
+        return grouped
 
     def _dropped(self, site: int) -> NDArray[np.bool_]:
         """The units that the passes drop, [passes, units], or [passes * draws, units] of the tail."""
@@ -152,10 +159,11 @@ class BlockMasks:
         return marks
 
     def _units(self, which: str, site: int) -> Units:
-        if (which, site) not in self._chosen:
+        chosen = self._chosen.get((which, site))
+        if chosen is None:
             marks = self._dropped(site)
-            self._chosen[which, site] = chosen_units(marks if which == "lost" else ~marks)
-        return self._chosen[which, site]
+            chosen = self._chosen[which, site] = chosen_units(marks if which == "lost" else ~marks)
+        return chosen
 
     def _subset(self, passes: NDArray[np.intp], strata: Strata) -> BlockMasks:
         every_draw = (passes[:, None] * self.draws + np.arange(self.draws)).reshape(-1)
@@ -181,6 +189,11 @@ class RequestMasks(tuple[BlockMasks, ...]):
     def nbytes(self) -> int:
         """What they take in memory."""
         return sum(masks.nbytes for masks in self)
+
+    def forget(self) -> None:
+        """Let go of what can be made again."""
+        for masks in self:
+            masks.forget()
 
 
 class GivenMasks(BlockMasks):

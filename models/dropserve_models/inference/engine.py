@@ -18,10 +18,7 @@ import torch
 
 from dropserve_models.inference.agreement import MAX_DIFFERENCE, difference
 from dropserve_models.inference.bank import MaskBank
-from dropserve_models.inference.blocks import (
-    BlockMasks,
-    GivenMasks,
-)
+from dropserve_models.inference.blocks import BlockMasks, GivenMasks
 from dropserve_models.inference.boundary import Boundary
 from dropserve_models.inference.computing import computing
 from dropserve_models.inference.costs import CONSTANTS, Work
@@ -220,6 +217,9 @@ class Engine:
             parts = [part.with_values(self._runner.linearised(part.boundary)) for part in parts]
         site = self.plan.sorting_site(integrate)
         for masks in self._masks.of(options, thinned, whole):
+            if masks is None:
+                yield
+                continue
             groups = [masks] if group is None else masks.groups(site, group)
             for part in parts:
                 self._add(estimate, part, groups, options, thinned)
@@ -229,7 +229,6 @@ class Engine:
             if not parts:
                 break
             del masks, groups  # what is gathered for them is much to hold through a pause
-            yield
 
     def _settled(self, options: MonteCarloOptions) -> MonteCarloOptions:
         """The options with a single pass where more would be the same."""

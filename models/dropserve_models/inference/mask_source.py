@@ -32,8 +32,14 @@ class MaskSource:
         self._workspace = workspace
         self._bank = bank
 
-    def of(self, options: MonteCarloOptions, thinned: bool, whole: Whole | None) -> Iterator[BlockMasks]:
-        """The masks of every block of passes."""
+    def of(
+        self, options: MonteCarloOptions, thinned: bool, whole: Whole | None
+    ) -> Iterator[BlockMasks | None]:
+        """The masks of every block of passes, each followed by None: the time to pause.
+
+        Of what was gathered for a block there is then no more than the bank keeps, provided that whoever
+        asked for it lets go of the block.
+        """
         draws = self._plan.draws_a_pass(options)
         limit = self._workspace.pass_block
         if options.adaptive:
@@ -51,12 +57,25 @@ class MaskSource:
         large = self._workspace.masks(options.passes, thinned) > WEIGHT_BYTES  # to be there at once
         again = whole.seed if whole else options.seed  # asked for by other parts, or requests
         if again is not None and not large:
-            try:
-                yield from self._bank.seeded(again, kind, lambda seed: RequestMasks(draw(seed)))
-            finally:
-                self._bank.trim()
+            kept = self._bank.seeded(again, kind, lambda seed: RequestMasks(draw(seed)))
         elif large or thinned:
             # Weights gathered for thinning would fill the bank, and cost less than the work they serve.
-            yield from draw(fresh_seed() if again is None else again)
+            for block in draw(fresh_seed() if again is None else again):
+                yield block
+                del block
+                yield None
+            return
         else:
-            yield from self._bank.unseeded(kind, lambda seed: RequestMasks(draw(seed)))
+            kept = self._bank.unseeded(kind, lambda seed: RequestMasks(draw(seed)))
+        yield from self._blocks(kept)
+
+    def _blocks(self, kept: RequestMasks) -> Iterator[BlockMasks | None]:
+        try:
+            for block in kept:
+                yield block
+                self._bank.trim()
+                if not self._bank.keeps(kept):
+                    kept.forget()
+                yield None
+        finally:
+            self._bank.trim()

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from dropserve_models.errors import InputError
-from dropserve_models.inference.blocks import BlockMasks
+from dropserve_models.inference import engine as engine_module
+from dropserve_models.inference.blocks import BlockMasks, RequestMasks
 from dropserve_models.inference.whole import Whole
 from dropserve_models.inference.workspace import Workspace
 from dropserve_models.model import Model
@@ -95,6 +96,29 @@ def test_a_pause_leaves_torch_as_it_was_and_holds_no_masks() -> None:
         assert sum(type(each) is BlockMasks for each in gc.get_objects()) <= before
     steps.close()  # type: ignore[attr-defined]  # a generator
     equal(model.run(rows(5), OPTIONS[0]), model.run(rows(5), OPTIONS[0]))
+
+
+@pytest.mark.parametrize("kept", [2**18, 2**25])
+def test_requests_that_pause_hold_no_more_than_the_bank_keeps(
+    kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside which units each of their passes drops; and go on to the same bytes."""
+    others = [each for each in gc.get_objects() if type(each) is RequestMasks]
+    monkeypatch.setattr(engine_module, "BANK_BYTES", kept)
+    model = model_of(NETWORKS["30-300-300-5"])
+    asked = [MonteCarloOptions(150, seed) for seed in range(6)]
+    expected = [model.run(rows(64), options) for options in asked]
+    paused = [model.steps(rows(64), options) for options in asked]
+    assert [next(steps) for steps in paused] == [None] * len(paused)
+    gc.collect()
+    held = [each for each in gc.get_objects() if type(each) is RequestMasks and each not in others]
+    assert len(held) >= len(asked)
+    marks = [marks.nbytes for masks in held for each in masks for marks in each._marks if marks is not None]
+    assert sum(masks.nbytes for masks in held) <= kept + sum(marks)
+    for steps, answer in zip(paused, expected, strict=True):
+        *_, last = steps
+        assert last is not None
+        equal(last, answer)
 
 
 def test_what_is_no_number_is_refused_at_the_end() -> None:

@@ -29,6 +29,9 @@ class MaskSet:
         """What this takes in memory."""
         return sum(array.nbytes for array in self.arrays.values())
 
+    def forget(self) -> None:
+        """See `bank.MaskSet`: there is nothing that could be made again."""
+
 
 def draw_set(sites: Sequence[Site], seed: int, groups: Strata, tail: int, draws: int) -> MaskSet:
     """Masks of all passes of a request.
