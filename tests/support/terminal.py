@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import subprocess
 import sys
-import termios
+
+# By the process itself: what runs between fork and exec beside gRPC aborts now and then.
+_TAKES_ITS_TERMINAL = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
 
 
 def closed_amid(program: str, arguments: list[str], *, timeout: float) -> int:
     """Run Python code on a terminal that is closed when it has said "here", on a line; its exit status."""
     ours, theirs = pty.openpty()
-
-    def lead() -> None:
-        os.setsid()
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-
     child = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", _TAKES_ITS_TERMINAL + program, *arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        preexec_fn=lead,
+        start_new_session=True,
     )
     try:
         os.close(theirs)
