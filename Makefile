@@ -21,6 +21,7 @@ ROOTS := proto models server client
 SOURCES := $(shell find $(ROOTS) -mindepth 1 -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
 PYTEST_ARGS ?=
 # Two files of tests at once: they wait for their servers half of the time. No more: those have threads of their own.
+# In their order: those of few tests take longest, since they start servers, and would come last, one after the other.
 TEST_PROCESSES ?= 2
 FUZZ_ARGS ?=
 
@@ -36,7 +37,7 @@ test-client: $(CLIENT_VENV)/.wheel
 	$(CLIENT_VENV)/bin/pytest tests/client tests/packaging/without_extras.py $(PYTEST_ARGS)
 
 test-all: $(VENV)/.wheel
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-clients: test-tritonclient test-kserve ## Test the server with other projects' clients (kserve's is large)
 

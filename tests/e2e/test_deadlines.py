@@ -15,7 +15,7 @@ from support.prediction_client import Asker, refusal_of, request
 from support.server_process import TIMEOUT, ServerProcess, server_process
 
 QUEUE_ROWS = 4096
-SLOW = request("classes", rows_for("classes", 4000), MonteCarlo(passes=1500, seed=1), request_id="slow")
+SLOW = request("classes", rows_for("classes", 4000), MonteCarlo(passes=700, seed=1), request_id="slow")
 # With so many of these under way, each having a turn of 20 ms, whoever comes waits for seconds.
 HEAVY = request("classes", rows_for("classes", 30), MonteCarlo(passes=10_000, seed=1))
 HEAVIES, WAITING = 120, 30
@@ -54,7 +54,7 @@ def test_expired_requests_are_never_finished(server: ServerProcess, ask: Asker) 
 
     assert not slow.done(), "the slow request was too fast for this test to mean anything"
 
-    assert slow.result().passes == 1500
+    assert slow.result().passes == 700
     ask.predict("targets", rows_for("targets", 3), MonteCarlo(passes=10))
     found = server.scrape()
     assert found['dropserve_rows_total{mode="monte_carlo",model="targets"}'] == 3
@@ -135,6 +135,6 @@ def test_a_full_queue_refuses_at_once_and_the_other_mode_goes_on(server: ServerP
     assert "4000 rows are in flight in monte_carlo mode and 97 more don't fit" in refusal.message
     assert ask.predict("classes", rows_for("classes", 97)).mean.shape == [97, 3]
     assert not slow.done(), "the slow request was too fast for this test to mean anything"
-    assert slow.result().passes == 1500
+    assert slow.result().passes == 700
     assert ask.predict("classes", rows_for("classes", 97), MonteCarlo(passes=10)).passes == 10
     assert server.scrape()['dropserve_rejected_total{model="classes",reason="queue_full"}'] == 1

@@ -53,7 +53,9 @@ def cases() -> list[Case]:
             asked += [(2, "stratified"), (100, "stratified"), (2, "independent"), (10, "independent")]
         if "orthogonal" in way:
             asked = [(10, "stratified")]
-        names = ["softmax"] if "orthogonal" in way else list(NETWORKS)
+        names = (
+            list(NETWORKS) if thorough else ["softmax"] if "orthogonal" in way else ["softmax", "regression"]
+        )
         found += [Case(way, name, *each) for name in names for each in asked]
     return found
 
