@@ -36,8 +36,10 @@ test: test-client test-all test-tritonclient ## Test the built wheel: without ex
 test-client: $(CLIENT_VENV)/.wheel
 	$(CLIENT_VENV)/bin/pytest tests/client tests/packaging/without_extras.py $(PYTEST_ARGS)
 
+# Unless told what to test: what the client's environment has tested is not tested again.
 test-all: $(VENV)/.wheel
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+		$(or $(PYTEST_ARGS),--ignore tests/client)
 
 test-clients: test-tritonclient test-kserve ## Test the server with other projects' clients (kserve's is large)
 

@@ -18,7 +18,7 @@ from support.mutation import mutated
 from support.prediction_client import Asker, array_of
 from support.server_process import ServerProcess, server_process
 
-REQUESTS = 600
+REQUESTS = 300
 FEW = 50
 
 

@@ -23,7 +23,7 @@ from support.server_process import TIMEOUT, ServerProcess, serve_to_the_end, ser
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 ONE = rows_for("targets", 1)
-SLOW = request("classes", rows_for("classes", 1000), MonteCarlo(passes=1000, seed=1))
+SLOW = request("classes", rows_for("classes", 500), MonteCarlo(passes=1000, seed=1))
 ENDLESS = request("classes", rows_for("classes", 16_000), MonteCarlo(passes=10_000))
 
 
