@@ -41,6 +41,8 @@ Rows: TypeAlias = slice | NDArray[np.intp]
 FEWEST_STRATA = 4
 """Before there are so many, nothing is concluded from how far they are apart."""
 _TINY = np.finfo(np.float32).tiny
+_LARGEST = 1e100
+"""Of tolerances, whose squares would leave float64's range; any answer is within it."""
 
 
 class Estimate:
@@ -213,7 +215,8 @@ class Estimate:
         reached = np.full(variance.shape[1], strata >= FEWEST_STRATA)
         caution = 1.0 + 4.0 / max(strata - 1, 1)
         if mean_tolerance is not None and of_mean is not None:
-            reached &= (caution * of_mean <= mean_tolerance**2 * variance).all(axis=0)
+            squared = min(mean_tolerance, _LARGEST) ** 2
+            reached &= (caution * of_mean <= squared * variance).all(axis=0)
         if std_tolerance is not None and of_variance is not None:
             # The error of the std, relative to it, is that of the variance over twice the variance.
             reached &= (caution * of_variance <= np.square(2.0 * std_tolerance * variance)).all(axis=0)

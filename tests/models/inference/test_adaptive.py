@@ -185,3 +185,14 @@ def test_what_can_not_be_asked_is_refused(model: Model, options: dict[str, objec
     with pytest.raises(InputError) as caught:
         model.predict(ROWS, passes=100, **options)  # type: ignore[arg-type]  # wrong on purpose
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "options",
+    [MonteCarloOptions(2000, 1, mean_tolerance=1e308), MonteCarloOptions(2000, 1, std_tolerance=1e308)],
+    ids=["mean", "std"],
+)
+def test_a_tolerance_may_be_as_large_as_a_float(options: MonteCarloOptions) -> None:
+    answer = WAYS["in blocks"](NETWORKS["softmax"].onnx(), ROWS).ask(ROWS[:8], options)
+    assert answer.row_passes is not None
+    assert (answer.row_passes == 40).all()
