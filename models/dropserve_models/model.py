@@ -12,10 +12,8 @@ import numpy as np
 from dropserve_models.conformal import Intervals
 from dropserve_models.errors import ArtifactError, InputError, ModelsError, MonteCarloUnavailable
 from dropserve_models.features import read_features
-from dropserve_models.inference.agreement import MAX_DIFFERENCE, difference
 from dropserve_models.inference.blueprint import Blueprint, draw_up
 from dropserve_models.inference.deterministic import Device
-from dropserve_models.inference.probe import probe
 from dropserve_models.inference.whole import Whole
 from dropserve_models.options import check_options, integer, number, numbers
 from dropserve_models.prediction import (
@@ -216,31 +214,16 @@ class Model:
         return self._engine
 
     def _build(self) -> AnyEngine:
-        from dropserve_models.inference.device.choice import make_engine
-        from dropserve_models.inference.measuring import measured
+        from dropserve_models.inference.preparation import prepared_engine
 
         program = self._blueprint.program
         if program is None or self._unavailable is not None:
             raise MonteCarloUnavailable(self._refusal(cast(str, self._unavailable)))
-        rows = probe(self.info)
-        engine = make_engine(
-            program,
-            self._blueprint.prefix,
-            self._blueprint.opening,
-            self._classifier,
-            self._memory_bytes,
-            self.info.provider,
-            rows,
-        )
-        expected = self._blueprint.session.run(rows, self._blueprint.heads)
-        found = difference(engine.evaluate(rows), expected)
-        if not found <= MAX_DIFFERENCE:
-            self._unavailable = (
-                f"with dropout off, the Monte Carlo engine differs from ONNX Runtime by {found:.2g} "
-                f"of the largest output, more than {MAX_DIFFERENCE:g}"
-            )
-            raise MonteCarloUnavailable(self._refusal(self._unavailable))
-        return measured(engine, rows) if self._measures else engine
+        try:
+            return prepared_engine(self._blueprint, program, self._memory_bytes, measures=self._measures)
+        except MonteCarloUnavailable as error:
+            self._unavailable = str(error)
+            raise MonteCarloUnavailable(self._refusal(self._unavailable)) from None
 
     def _refusal(self, reason: str) -> str:
         return f"model {self.info.name!r} can't answer with error bars: {reason}"
