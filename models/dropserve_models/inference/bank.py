@@ -71,14 +71,17 @@ class MaskBank:
         kept = [self._get((slot, kind), lambda: draw(fresh_seed()), USES) for slot in slots]
         return kept + [draw(fresh_seed()) for _ in range(requests - self._slots)]
 
-    def keeps(self, masks: MaskSet) -> bool:
-        """Whether a set is among those kept."""
-        with self._lock:
-            return any(kept is masks for kept in self._sets.values())
+    def trim(self, used: MaskSet) -> None:
+        """Keep to the limit: sets grow when they are used, by the weights that are gathered for them.
 
-    def trim(self) -> None:
-        """Keep to the limit: sets grow when they are used, by the weights that are gathered for them."""
+        A set that is not kept, because it was replaced or is too much, has nothing gathered afterwards.
+        """
         with self._lock:
+            key = next((key for key, kept in self._sets.items() if kept is used), None)
+            if key is None:
+                used.forget()
+            else:
+                self._grown.add(key)
             self._evict()
 
     def clear(self) -> None:
@@ -97,6 +100,8 @@ class MaskBank:
                 return cast(S, found)
         made = draw()
         with self._lock:
+            if (replaced := self._sets.get(key)) is not None:
+                replaced.forget()
             self._sets[key] = made
             self._sets.move_to_end(key)
             self._uses[key] = 1

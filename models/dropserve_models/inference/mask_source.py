@@ -73,9 +73,7 @@ class MaskSource:
         try:
             for block in kept:
                 yield block
-                self._bank.trim()
-                if not self._bank.keeps(kept):
-                    kept.forget()
+                self._bank.trim(kept)
                 yield None
         finally:
-            self._bank.trim()
+            self._bank.trim(kept)

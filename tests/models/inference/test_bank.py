@@ -87,7 +87,7 @@ def test_sets_that_grow_in_use_do_not_take_more_than_the_limit() -> None:
     bank = MaskBank(5_000)
     sets = [bank.seeded(seed, "kind", masks) for seed in range(4)]
     sets[3][0].once("weights", lambda: torch.zeros(500))
-    bank.trim()
+    bank.trim(sets[3])
     assert bank.seeded(3, "kind", masks) is sets[3]
     assert bank.seeded(2, "kind", masks) is sets[2]
     assert bank.seeded(0, "kind", masks) is not sets[0]
@@ -97,5 +97,29 @@ def test_a_set_that_is_more_than_the_limit_is_not_kept() -> None:
     bank = MaskBank(5_000)
     first = bank.seeded(0, "kind", masks)
     first[0].once("weights", lambda: torch.zeros(5_000))
-    bank.trim()
+    bank.trim(first)
     assert bank.seeded(0, "kind", masks) is not first
+
+
+def test_a_set_is_measured_after_every_use() -> None:
+    """Also while it is used: blocks of passes gather weights one after the other."""
+    bank = MaskBank(5_000)
+    first = bank.seeded(0, "kind", masks)
+    bank.trim(first)
+    first[0].once("weights", lambda: torch.zeros(5_000))
+    bank.trim(first)
+    assert first.nbytes < 5_000
+    assert bank.seeded(0, "kind", masks) is not first
+
+
+def test_a_set_that_is_replaced_holds_nothing_that_could_be_made_again() -> None:
+    bank = MaskBank(10**6, slots=1)
+    first = bank.unseeded("kind", masks)
+    marks = first.nbytes
+    first[0].once("weights", lambda: torch.zeros(500))
+    while bank.unseeded("kind", masks) is first:
+        pass
+    assert first.nbytes == marks
+    first[0].once("weights", lambda: torch.zeros(500))
+    bank.trim(first)
+    assert first.nbytes == marks
