@@ -50,7 +50,7 @@ def check_options(options: MonteCarloOptions) -> None:
         tolerance = getattr(options, field)
         if tolerance is not None and not 0.0 < tolerance < float("inf"):
             raise InputError(field, f"{field} is {tolerance:g}; it must be above 0, e.g. 0.1")
-    if options.adaptive and (options.quantiles or options.return_samples):
+    if options.adaptive and options.keeps_passes:
         raise InputError(
             "quantiles" if options.quantiles else "return_samples",
             "rows stop at different passes under a tolerance, so quantiles and samples can't be returned",

@@ -111,14 +111,12 @@ class BlockMasks:
 
     def binary(self, site: int) -> Tensor:
         """0 or 1, [passes, units]."""
-        return self.once(
-            f"binary {site}", lambda: torch.from_numpy((~self._dropped(site)).astype(np.float32))
-        )
+        return self.once(f"binary {site}", lambda: self._binary(site))
 
     def weighted(self, site: int, values: Tensor) -> Tensor:
         """Values [units, rows] summed over the units, each times its mask: [passes, rows]."""
         scale = 1.0 / (1.0 - self._sites[site].rate)
-        masks = self.once(f"padded {site}", lambda: padded(self.binary(site)))
+        masks = self.once(f"padded {site}", lambda: padded(self._binary(site)))
         return torch.mm(masks, values)[: self.passes].mul_(scale)
 
     def kept(self, site: int) -> Units:
@@ -174,6 +172,9 @@ class BlockMasks:
         first = self.places.start if isinstance(self.places, slice) else 0
         negative = None if self.negative is None else self.negative[passes]
         return BlockMasks(self._sites, marks, strata, self.draws, first + passes, negative)
+
+    def _binary(self, site: int) -> Tensor:
+        return torch.from_numpy((~self._dropped(site)).astype(np.float32))
 
     def _scaled(self, site: int) -> Tensor:
         scale = np.float32(1.0 / (1.0 - self._sites[site].rate))

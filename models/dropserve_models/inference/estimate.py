@@ -86,7 +86,7 @@ class Estimate:
         self._passes, self._strata, self._draws, self._noise_draws = np.zeros((4, rows), np.int64)
         self._samples: FloatArray | None = None
         self._noise_samples: FloatArray | None = None
-        if options.return_samples or options.quantiles:
+        if options.keeps_passes:
             self._samples = np.empty((outputs, options.passes, rows), np.float32)
         if options.return_samples and noise:
             self._noise_samples = np.empty((outputs, options.passes, rows), np.float32)
@@ -215,11 +215,11 @@ class Estimate:
         reached = np.full(variance.shape[1], strata >= FEWEST_STRATA)
         caution = 1.0 + 4.0 / max(strata - 1, 1)
         if mean_tolerance is not None and of_mean is not None:
-            squared = min(mean_tolerance, _LARGEST) ** 2
-            reached &= (caution * of_mean <= squared * variance).all(axis=0)
+            reached &= (caution * of_mean <= min(mean_tolerance, _LARGEST) ** 2 * variance).all(axis=0)
         if std_tolerance is not None and of_variance is not None:
             # The error of the std, relative to it, is that of the variance over twice the variance.
-            reached &= (caution * of_variance <= np.square(2.0 * std_tolerance * variance)).all(axis=0)
+            allowed = np.square(2.0 * min(std_tolerance, _LARGEST) * variance)
+            reached &= (caution * of_variance <= allowed).all(axis=0)
         return reached
 
     def result(self, *, exact: bool = False) -> Prediction:

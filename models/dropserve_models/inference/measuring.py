@@ -45,7 +45,7 @@ MOST_ROWS, MOST_WEIGHTS = 1024, 150_000
 RUNS = 3
 """Of each of what is compared, at most."""
 LIMIT_SECONDS = 0.3
-"""Some 0.1 s are enough, unless the processor has other work; then the constants tell more than a clock."""
+"""Some 0.15 s are enough, unless the processor has other work; then the constants tell more than a clock."""
 SIZES = tuple(CONSTANTS.cache_bytes // part for part in (1, 2, 4))
 """What is tried."""
 SIZED = MonteCarloOptions(40)

@@ -283,7 +283,9 @@ class Runner:
 
     def _bmm(self, left: Tensor, right: Tensor) -> Tensor:
         if len(left) == 1:  # threads share a product that is alone; see `operators.UNIT_MULTIPLE`
-            return torch.mm(operators.padded(left[0]), right[0])[None, : left.shape[1]]
+            weight = operators.padded(left[0])
+            product = torch.mm(weight, right[0], out=self._empty(len(weight), right.shape[2]))
+            return product[None, : left.shape[1]]
         return torch.bmm(left, right, out=self._empty(*left.shape[:2], right.shape[2]))
 
     def _gather(self, batch: Tensor, kept: Units) -> Tensor:

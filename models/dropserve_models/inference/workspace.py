@@ -87,7 +87,7 @@ class Workspace:
         per_row = 8 * self._boundary + _ACCUMULATED * self._outputs
         samples = self.samples(options)
         check_samples(self._outputs, rows, options, self._memory)
-        if options.quantiles or options.return_samples:
+        if options.keeps_passes:
             per_row += 4 * samples  # as computed, put together, sorted, and transposed
         chunk = max(CONSTANTS.cache_bytes, ROW_MULTIPLE * self._per_row(options))
         work = chunk + self.masks(min(options.passes, self.pass_block), thinned=True)

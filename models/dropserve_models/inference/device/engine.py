@@ -156,7 +156,7 @@ class DeviceEngine:
         """As many rows as fit the memory limit, all tiles full; one seed, or one for each row of a tile."""
         seeds = seed if isinstance(seed, list) else [seed]
         rows = len(features)
-        detailed = bool(options.quantiles) or options.return_samples
+        detailed = options.keeps_passes
         limit = self._tiling.passes(tile, len(seeds))
         if options.adaptive:
             limit = min(limit, ADAPTIVE_PASSES)

@@ -102,7 +102,7 @@ class Tiling:
         return passes * self._per_pass(tile) + 4 * tile * self._linear
 
     def _per_row(self, options: MonteCarloOptions) -> int:
-        kept = options.passes if options.quantiles or options.return_samples else 0
+        kept = options.passes if options.keeps_passes else 0
         # Samples are on the device, in order there, on the host, and turned about there.
         return 12 * self._boundary + _ACCUMULATED * self._outputs + 5 * 4 * self._outputs * kept
 

@@ -120,7 +120,7 @@ class SmallRequests:
         draws = plan.draws_a_pass(options)
         closed = options.integrate and plan.affine is not None
         drawn = 0 if closed and plan.closed else draws
-        detailed = options.return_samples or bool(options.quantiles)
+        detailed = options.keeps_passes
         values = 1 if closed else draws
         # The noise variance of every pass is not an output of the graph.
         rows = 0
