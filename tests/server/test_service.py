@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 import grpc.aio
@@ -14,6 +15,7 @@ from dropserve.v1 import prediction_pb2
 from dropserve.v1.prediction_pb2 import MonteCarlo
 from dropserve_models.errors import InputError
 from dropserve_server.grpc.status import INTERNAL_MESSAGE
+from dropserve_server.predictor import Predictor
 from support.prediction_client import array_of, request
 from support.service import ROW, SECONDS, Service, outcome, run
 
@@ -58,19 +60,21 @@ def test_what_the_model_refuses_is_an_invalid_argument(tmp_path: Path) -> None:
     run(scenario, tmp_path)
 
 
-def test_work_cancelled_on_our_side_still_gets_the_caller_a_status(tmp_path: Path) -> None:
+def test_work_cancelled_on_our_side_still_gets_the_caller_a_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A handler that raises CancelledError leaves its caller waiting for ever (grpc#29248)."""
 
+    async def cancelled(*_: object, **__: object) -> NoReturn:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+        raise AssertionError
+
     async def scenario(service: Service) -> None:
-        service.model.gate.clear()
+        monkeypatch.setattr(Predictor, "predict", cancelled)
         call = service.stub.Predict(request("fake", ROW), timeout=SECONDS)
-        pending = asyncio.ensure_future(outcome(call))
-        await asyncio.to_thread(service.model.entered.acquire)
-        handlers = [task for task in asyncio.all_tasks() if "HandleExceptions" in task.get_name()]
-        assert len(handlers) == 1
-        handlers[0].cancel()
-        assert await asyncio.wait_for(pending, SECONDS / 2) is grpc.StatusCode.CANCELLED
-        service.model.gate.set()
+        assert await asyncio.wait_for(outcome(call), SECONDS / 2) is grpc.StatusCode.CANCELLED
 
     run(scenario, tmp_path)
 

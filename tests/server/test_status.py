@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import CancelledError
+from collections.abc import Awaitable
+from typing import NoReturn
 
-import grpc
+import grpc.aio
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
@@ -21,7 +24,7 @@ from dropserve_server.errors import (
     QueueFull,
     Unavailable,
 )
-from dropserve_server.grpc.status import INTERNAL_MESSAGE, code_of, field_of, message_of, status_of
+from dropserve_server.grpc.status import INTERNAL_MESSAGE, code_of, fail, field_of, message_of, status_of
 
 
 @pytest.mark.parametrize(
@@ -95,6 +98,61 @@ def test_what_nobody_foresaw_is_internal_and_says_nothing(error: Exception) -> N
 def test_cancelled_calls_get_a_status_too() -> None:
     assert code_of(CancelledError()) is grpc.StatusCode.CANCELLED
     assert message_of(CancelledError()) == "the call was cancelled"
+
+
+class Context:
+    """Of a call: the statuses it was ended with."""
+
+    def __init__(self) -> None:
+        self.told: list[grpc.StatusCode] = []
+
+    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        self.told.append(status.code)
+        raise grpc.aio.AbortError
+
+
+async def handle(context: Context, work: Awaitable[object]) -> None:
+    try:
+        await work
+    except (Exception, CancelledError) as error:  # noqa: BLE001  # as handlers do
+        await fail(context, error)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [CancelledError(), InvalidRequest("", "why"), ValueError()])
+def test_who_is_still_there_is_told(error: BaseException) -> None:
+    async def scenario() -> None:
+        work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        work.cancel() if isinstance(error, CancelledError) else work.set_exception(error)
+        context = Context()
+        with pytest.raises(grpc.aio.AbortError):
+            await handle(context, work)
+        assert context.told == [code_of(error)]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("error", [None, InvalidRequest("", "why")])
+def test_who_has_left_is_not(error: Exception | None) -> None:
+    """gRPC would never free what it holds for the status (grpc#43360)."""
+
+    async def scenario() -> None:
+        async def work() -> None:
+            try:
+                await asyncio.sleep(30)
+            except CancelledError:
+                if error is not None:
+                    raise error from None
+                raise
+
+        context = Context()
+        handler = asyncio.ensure_future(handle(context, work()))
+        await asyncio.sleep(0)
+        handler.cancel()  # as gRPC does
+        with pytest.raises(CancelledError):
+            await handler
+        assert context.told == []
+
+    asyncio.run(scenario())
 
 
 def test_every_error_a_request_can_raise_has_a_code_of_its_own() -> None:

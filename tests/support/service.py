@@ -47,6 +47,7 @@ class Service:
     open_inference_servicer: OpenInferenceServicer
     repository: Repository
     health: HealthServicer
+    address: str
     channel: grpc.aio.Channel
     lane: Lane
     calls: Calls
@@ -107,10 +108,10 @@ def run(
         server, port = listen(settings, protection, servicer, open_inference, health, reception, interceptors)
         await server.start()
         try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                service = Service(
-                    model, servicer, open_inference, repository, health, channel, lanes[0], calls, metrics
-                )
+            address = f"127.0.0.1:{port}"
+            async with grpc.aio.insecure_channel(address) as channel:
+                parts = (servicer, open_inference, repository, health)
+                service = Service(model, *parts, address, channel, lanes[0], calls, metrics)
                 await asyncio.wait_for(scenario(service), SECONDS)
                 await asyncio.wait_for(calls.idle(), SECONDS)
         finally:

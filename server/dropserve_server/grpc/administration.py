@@ -12,7 +12,7 @@ import grpc.aio
 from dropserve.v1 import administration_pb2 as pb2
 from dropserve.v1 import administration_pb2_grpc, model_pb2
 from dropserve_server.administration import Administers
-from dropserve_server.grpc.status import code_of, status_of
+from dropserve_server.grpc.status import code_of, fail
 from dropserve_server.grpc.wire import write_status
 from dropserve_server.logs import LOGGER
 from dropserve_server.served import VersionStatus
@@ -67,7 +67,7 @@ class ModelServicer(administration_pb2_grpc.ModelServiceServicer):
         except (Exception, asyncio.CancelledError) as error:  # becomes the call's status
             if code_of(error) is grpc.StatusCode.INTERNAL:
                 log.exception("order failed")
-            return await context.abort_with_status(status_of(error))
+            await fail(context, error)
 
 
 def _written(statuses: Iterable[VersionStatus]) -> list[model_pb2.VersionStatus]:

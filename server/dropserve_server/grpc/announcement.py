@@ -25,7 +25,7 @@ from dropserve_models.prediction import MonteCarloOptions
 from dropserve_server.errors import DeadlineTooShort, InvalidRequest, QueueFull, ServerError
 from dropserve_server.grpc.calls import Calls
 from dropserve_server.grpc.outcome import Outcome
-from dropserve_server.grpc.status import code_of, status_of
+from dropserve_server.grpc.status import code_of, fail, status_of
 from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO
 from dropserve_server.predictor import Predictor
 from dropserve_server.repository import Repository
@@ -125,9 +125,8 @@ class Reception:
             if request is grpc.aio.EOF:
                 raise InvalidRequest("", "the call carries no message")
         except (InvalidRequest, asyncio.CancelledError) as error:
-            # The call may have ended: its message was too large, or its caller has left.
-            with suppress(grpc.aio.InternalError):
-                await context.abort_with_status(status_of(error))
+            with suppress(grpc.aio.InternalError):  # the call has ended where its message was too large
+                await fail(context, error)
             return None
         answer: Any = handler.unary_unary
         return await answer(request, context)

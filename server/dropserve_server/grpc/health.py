@@ -91,17 +91,15 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
         """Tell the status now and whenever it changes, until the server stops."""
         sent = None
-        try:
-            while not self._closed:
-                # Taken before the status, so that no change between here and the wait is missed.
-                changed = self._changed
-                status = self._status(request.service)
-                if status != sent:
-                    await context.write(health_pb2.HealthCheckResponse(status=status))
-                    sent = status
-                await changed.wait()
-        except asyncio.CancelledError:
-            return  # the watcher left
+        # Once the watcher has left, CancelledError goes on to gRPC; see `fail`.
+        while not self._closed:
+            # Taken before the status, so that no change between here and the wait is missed.
+            changed = self._changed
+            status = self._status(request.service)
+            if status != sent:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                sent = status
+            await changed.wait()
         await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
 
     def _status(self, service: str) -> int:

@@ -26,7 +26,7 @@ from dropserve_server.grpc.open_inference_parameters import (
     read_options,
     read_seconds,
 )
-from dropserve_server.grpc.status import message_of, status_of
+from dropserve_server.grpc.status import fail, message_of, status_of
 from dropserve_server.grpc.stream import Intake
 from dropserve_server.grpc.wire import check_request_id
 from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO
@@ -46,7 +46,7 @@ _MANY_VALUES = 32_768
 class OpenInferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers GRPCInferenceService.
 
-    No handler raises CancelledError: a caller that is still there would wait for ever (grpc#29248).
+    A handler whose caller is still there never raises CancelledError; see `fail`.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class OpenInferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         try:
             return await self._answer(request, context.time_remaining())
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # becomes the call's status
-            return await context.abort_with_status(status_of(error))
+            await fail(context, error)
 
     async def ModelStreamInfer(self, _requests: object, context: Context) -> None:  # type: ignore[override]
         """Answer a stream of requests, in their order."""

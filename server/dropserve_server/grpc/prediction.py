@@ -12,7 +12,7 @@ from dropserve.v1.prediction_pb2 import PredictRequest, PredictResponse
 from dropserve_server.errors import Unavailable
 from dropserve_server.grpc import wire
 from dropserve_server.grpc.calls import Calls
-from dropserve_server.grpc.status import code_of, field_of, message_of, status_of
+from dropserve_server.grpc.status import code_of, fail, field_of, message_of, status_of
 from dropserve_server.grpc.stream import Intake
 from dropserve_server.metrics import DETERMINISTIC, MONTE_CARLO
 from dropserve_server.predictor import Predictor
@@ -27,7 +27,7 @@ _MANY_VALUES = 32_768
 class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
     """Answers PredictionService.
 
-    No handler raises CancelledError: a caller that is still there would wait for ever (grpc#29248).
+    A handler whose caller is still there never raises CancelledError; see `fail`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PredictionServicer(prediction_pb2_grpc.PredictionServiceServicer):
         try:
             return await self._answer(request, context.time_remaining())
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # becomes the call's status
-            return await context.abort_with_status(status_of(error))
+            await fail(context, error)
 
     async def PredictStream(self, _requests: object, context: Context) -> None:  # type: ignore[override]
         """Answer a stream of requests."""

@@ -1,13 +1,14 @@
-"""Errors to gRPC statuses: the one table, and the details that go with a status."""
+"""Errors to gRPC statuses: the one table, the details that go with a status, and who is told."""
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+from asyncio import CancelledError, current_task
 from dataclasses import fields
 from functools import lru_cache
 from math import ceil
+from typing import Any, NoReturn
 
-import grpc
+import grpc.aio
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import to_status
@@ -84,6 +85,20 @@ def status_of(error: BaseException) -> grpc.Status:
     """The status, with details: google.rpc.BadRequest of a wrong field, RetryInfo where the queue is full."""
     retry = _coarse(error.retry_seconds) if isinstance(error, QueueFull) else None
     return _status(code_of(error).value[0], message_of(error), field_of(error), retry)
+
+
+async def fail(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> NoReturn:
+    """End a call with the status of an error, unless its caller has left: raise CancelledError then.
+
+    gRPC cancels the task that answers a call whose caller has cancelled it or whose deadline has passed. A
+    status set all the same goes nowhere, and what gRPC holds for it is never freed (grpc#43360). But a caller
+    that is still there would wait for ever if CancelledError were raised (grpc#29248): where nothing but what
+    the task waits for was cancelled, it is told.
+    """
+    task = current_task()
+    if task is not None and task.cancelling():
+        raise CancelledError from error
+    await context.abort_with_status(status_of(error))
 
 
 def _coarse(seconds: float) -> int:

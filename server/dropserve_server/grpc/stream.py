@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import grpc.aio
 
 from dropserve_server.errors import InvalidRequest, Unavailable
-from dropserve_server.grpc.status import status_of
+from dropserve_server.grpc.status import fail
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -150,6 +150,6 @@ class Intake:
             if self._closed:
                 raise Unavailable("the server is draining; try another, or again soon")
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # becomes the call's status
-            await context.abort_with_status(status_of(error))
+            await fail(context, error)
         finally:
             self._streams.discard(stream)
