@@ -52,8 +52,8 @@ class Effort:
     large: tuple[tuple[Network, int, int], ...]
 
 
-QUICK = Effort(3, 0.1, (3, 16), 5_000, ((SMALL, 100_000, 100),))
-FULL = Effort(7, 0.4, (5, 80), 20_000, ((SMALL, 100_000, 1000), (LARGE, 100_000, 1000)))
+QUICK = Effort(3, 0.1, (3, 16), 100_000, ((SMALL, 100_000, 100),))
+FULL = Effort(7, 0.4, (5, 80), 400_000, ((SMALL, 100_000, 1000), (LARGE, 100_000, 1000)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

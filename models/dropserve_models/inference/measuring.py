@@ -37,7 +37,7 @@ from dropserve_models.prediction import FloatArray, MonteCarloOptions
 log = logging.getLogger(__name__)
 
 FEW, MANY = MonteCarloOptions(10), MonteCarloOptions(60)
-"""With the most draws of the last masks in a pass, and with a single one."""
+"""With the most draws of the last masks in a pass, and with few."""
 FEWER_ROWS = 4
 """Ways are timed where the constants put their border, and with so many times fewer rows."""
 MOST_ROWS, MOST_WEIGHTS = 1024, 150_000

@@ -39,10 +39,12 @@ def test_what_a_way_takes() -> None:
 def test_the_constants_draw_one_border() -> None:
     work = engine_of(NETWORK).work
     assert work.weights == 64 * 64 + 64 * 2
-    assert work.border(OPTIONS) == CONSTANTS.thinned_rows + CONSTANTS.thinned_work / work.weights
+    sampled = replace(OPTIONS, return_samples=True)
+    assert work.draws(sampled) == 0, "a single draw is sampled like all before"
+    assert work.border(sampled) == CONSTANTS.thinned_rows + CONSTANTS.thinned_work / work.weights
     few = MonteCarloOptions(10)
     assert work.draws(few) == 8
-    assert work.draws(OPTIONS) == 0, "a single draw is sampled like all before"
+    assert work.draws(OPTIONS) == 2
     drawn = work.weights + 8 * 64 * CONSTANTS.draw_work
     assert work.border(few) == CONSTANTS.thinned_rows + CONSTANTS.thinned_work / drawn
     border = int(work.border(OPTIONS))

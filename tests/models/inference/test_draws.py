@@ -9,7 +9,7 @@ import pytest
 
 from dropserve_models.inference.blocks import BlockMasks, blocks, draw_masks, quick_masks
 from dropserve_models.inference.masks import strata
-from dropserve_models.inference.plan import DRAWS_IN_ALL, MAX_DRAWS, Plan, make_plan
+from dropserve_models.inference.plan import DRAWS_IN_ALL, MAX_DRAWS, MIN_DRAWS, Plan, make_plan
 from dropserve_models.inference.program import Site
 from dropserve_models.prediction import MonteCarloOptions
 from support.engines import blueprint_of
@@ -29,32 +29,39 @@ def plan(rate: float, last: str = "Softmax") -> Plan:
     [
         (1, 0.5, 8),
         (10, 0.5, 8),
-        (14, 0.5, 6),
-        (14, 0.3, 7),
-        (16, 0.2, 5),
-        (25, 0.5, 4),
-        (50, 0.5, 2),
-        (51, 0.5, 1),
+        (25, 0.5, 8),
+        (26, 0.5, 6),
+        (28, 0.3, 7),
+        (32, 0.2, 5),
+        (50, 0.5, 4),
+        (100, 0.5, 2),
+        (5000, 0.5, 2),
     ],
 )
-def test_draws_are_about_a_hundred_in_all_and_drop_every_unit_equally_often(
+def test_draws_are_bounded_in_all_and_drop_every_unit_equally_often(
     passes: int, rate: float, draws: int
 ) -> None:
     found = plan(rate).draws_a_pass(MonteCarloOptions(passes))
     assert found == draws
-    assert found <= MAX_DRAWS
-    assert found * passes <= max(DRAWS_IN_ALL, passes)
+    assert MIN_DRAWS <= found <= MAX_DRAWS
+    assert found * passes <= max(DRAWS_IN_ALL, MIN_DRAWS * passes)
 
 
 def test_a_single_draw_is_not_integrated() -> None:
-    assert plan(0.5).integrates(MonteCarloOptions(50))
-    assert not plan(0.5).integrates(MonteCarloOptions(51))
-    assert plan(0.5, last="").integrates(MonteCarloOptions(51)), "in closed form it costs next to nothing"
+    few, many = MonteCarloOptions(10), MonteCarloOptions(1000)
+    assert plan(0.5).integrates(few)
+    assert plan(0.5).integrates(many)
     assert not plan(0.5).integrates(MonteCarloOptions(10, return_samples=True))
+    most_after = mlp([20, 16, 64, 64, 5], [0.0, 0.5, 0.0, 0.0], last="Softmax")
+    program = blueprint_of(most_after.onnx()).program
+    assert program is not None
+    dear = make_plan(program)
+    assert dear.draws_a_pass(few) == 1
+    assert not dear.integrates(few)
 
 
 def test_an_adaptive_request_draws_as_one_of_few_passes_does() -> None:
-    assert plan(0.5).draws_a_pass(MonteCarloOptions(5000, mean_tolerance=0.1)) == 4
+    assert plan(0.5).draws_a_pass(MonteCarloOptions(5000, mean_tolerance=0.1)) == 8
 
 
 @pytest.mark.parametrize("draw", [draw_masks, quick_masks])

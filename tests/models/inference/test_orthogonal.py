@@ -89,7 +89,13 @@ def test_large_requests_without_a_seed_are_unbiased(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("passes", "rate", "outputs", "expected"),
-    [(10, 0.5, 10, True), (10, 0.4, 10, False), (10, 0.5, 2, False), (20, 0.5, 10, False)],
+    [
+        (10, 0.5, 10, True),
+        (10, 0.4, 10, False),
+        (10, 0.5, 2, False),
+        (25, 0.5, 10, True),
+        (26, 0.5, 10, False),
+    ],
 )
 def test_draws_share_products_where_that_pays(passes: int, rate: float, outputs: int, expected: bool) -> None:
     engine = engine_of(mlp([20, 256, 256, outputs], [0.0, 0.2, rate], last="Softmax").onnx())
