@@ -31,13 +31,14 @@ from dropserve_models.inference.costs import (
 )
 from dropserve_models.inference.device.choice import AnyEngine
 from dropserve_models.inference.engine import BANK_BYTES, Engine
+from dropserve_models.inference.plan import MANY_PASSES
 from dropserve_models.inference.workspace import GROUP
 from dropserve_models.prediction import FloatArray, MonteCarloOptions
 
 log = logging.getLogger(__name__)
 
-FEW, MANY = MonteCarloOptions(10), MonteCarloOptions(60)
-"""With the most draws of the last masks in a pass, and with few."""
+FEW, MANY = MonteCarloOptions(10), MonteCarloOptions(MANY_PASSES)
+"""With the most draws of the last masks in a pass, and with a single one."""
 FEWER_ROWS = 4
 """Ways are timed where the constants put their border, and with so many times fewer rows."""
 MOST_ROWS, MOST_WEIGHTS = 1024, 150_000

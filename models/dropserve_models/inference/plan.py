@@ -24,13 +24,14 @@ from dropserve_models.inference.orthogonal import group_count
 from dropserve_models.inference.program import Drop, Elementwise, Linear, Program, Step, arguments
 from dropserve_models.prediction import MonteCarloOptions
 
-MIN_DRAWS, MAX_DRAWS = 2, 8
-"""Draws of the last masks in a pass. With a single one a pass could leave out the units that it drops, which
-saves less than the second one gains."""
+MAX_DRAWS = 8
+"""Draws of the last masks in a pass, at most."""
 TAIL_SHARE = 0.5
 """What these draws may cost, as a share of the multiplications before the tail."""
 DRAWS_IN_ALL = 200
-"""Draws of the last masks in a request, about: who asks for many passes does not wait for many of each."""
+"""Draws of the last masks in a request of few passes, about."""
+MANY_PASSES = 100
+"""With so many, each has a single draw, and need not compute the units that it drops: a third of its work."""
 ORTHOGONAL_DRAWS = 8
 """As many draws of a pass share their products, where the layer after them has `ORTHOGONAL_WEIGHTS`: with
 fewer of either, the small products that take their place cost as much."""
@@ -97,7 +98,7 @@ class Plan:
 
     def _draws_a_pass(self, options: MonteCarloOptions) -> int:
         passes = min(options.passes, ADAPTIVE_PASSES) if options.adaptive else options.passes
-        most = min(self.draws, max(MIN_DRAWS, DRAWS_IN_ALL // passes))
+        most = min(self.draws, DRAWS_IN_ALL // passes) if passes < MANY_PASSES else 1
         # Where a unit is dropped in just so many draws of each pass, its own effect leaves no error at all.
         even = [n for n in range(most, most // 2, -1) if (n * self.tail_rate).is_integer()]
         return even[0] if even else most

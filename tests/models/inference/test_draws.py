@@ -9,7 +9,7 @@ import pytest
 
 from dropserve_models.inference.blocks import BlockMasks, blocks, draw_masks, quick_masks
 from dropserve_models.inference.masks import strata
-from dropserve_models.inference.plan import DRAWS_IN_ALL, MAX_DRAWS, MIN_DRAWS, Plan, make_plan
+from dropserve_models.inference.plan import DRAWS_IN_ALL, MANY_PASSES, MAX_DRAWS, Plan, make_plan
 from dropserve_models.inference.program import Site
 from dropserve_models.prediction import MonteCarloOptions
 from support.engines import blueprint_of
@@ -34,8 +34,9 @@ def plan(rate: float, last: str = "Softmax") -> Plan:
         (28, 0.3, 7),
         (32, 0.2, 5),
         (50, 0.5, 4),
-        (100, 0.5, 2),
-        (5000, 0.5, 2),
+        (99, 0.5, 2),
+        (100, 0.5, 1),
+        (5000, 0.5, 1),
     ],
 )
 def test_draws_are_bounded_in_all_and_drop_every_unit_equally_often(
@@ -43,14 +44,15 @@ def test_draws_are_bounded_in_all_and_drop_every_unit_equally_often(
 ) -> None:
     found = plan(rate).draws_a_pass(MonteCarloOptions(passes))
     assert found == draws
-    assert MIN_DRAWS <= found <= MAX_DRAWS
-    assert found * passes <= max(DRAWS_IN_ALL, MIN_DRAWS * passes)
+    assert found <= MAX_DRAWS
+    assert found * passes <= max(DRAWS_IN_ALL, passes)
 
 
 def test_a_single_draw_is_not_integrated() -> None:
-    few, many = MonteCarloOptions(10), MonteCarloOptions(1000)
+    few, many = MonteCarloOptions(MANY_PASSES - 1), MonteCarloOptions(MANY_PASSES)
     assert plan(0.5).integrates(few)
-    assert plan(0.5).integrates(many)
+    assert not plan(0.5).integrates(many)
+    assert plan(0.5, last="").integrates(many), "in closed form it costs next to nothing"
     assert not plan(0.5).integrates(MonteCarloOptions(10, return_samples=True))
     most_after = mlp([20, 16, 64, 64, 5], [0.0, 0.5, 0.0, 0.0], last="Softmax")
     program = blueprint_of(most_after.onnx()).program
