@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -129,3 +131,31 @@ def test_patient_clients_are_answered_in_turn_however_many(server: ServerProcess
     assert len(set(asyncio.run(ask_all_at_once()))) == 1
     rejected = server.scrape()['dropserve_rejected_total{model="classes",reason="queue_full"}']
     assert PATIENT / 4 < rejected < 5 * PATIENT  # few come in vain
+
+
+def test_calls_that_come_faster_than_they_are_taken_in_are_all_answered(repository: Path) -> None:
+    """Of more than 1000 that wait to be taken in, gRPC would cancel some by itself, without a word."""
+
+    async def all_of_them(server: ServerProcess) -> list[PredictResponse]:
+        async with AsyncExitStack() as stack:
+            # Each has its own connections, not one that they share.
+            own = [("grpc.use_local_subchannel_pool", 1)]
+            stubs = [
+                PredictionServiceStub(
+                    await stack.enter_async_context(grpc.aio.insecure_channel(server.address, own))
+                )
+                for _ in range(4)
+            ]
+            for stub in stubs:
+                await stub.Predict(QUICK, timeout=TIMEOUT)
+            server.process.send_signal(signal.SIGSTOP)
+            try:
+                calls = [stub.Predict(QUICK, timeout=TIMEOUT) for _ in range(700) for stub in stubs]
+                await asyncio.sleep(0.5)
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+            return list(await asyncio.gather(*calls))
+
+    with server_process(repository) as server:
+        answers = asyncio.run(all_of_them(server))
+    assert len({answer.mean.SerializeToString() for answer in answers}) == 1

@@ -30,6 +30,7 @@ OPEN_INFERENCE_SERVICE: str = service_pb2.DESCRIPTOR.services_by_name["GRPCInfer
 _HEALTH_SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _KEEPALIVE_ANSWER_SECONDS = 20.0
+_ANY_NUMBER = 2**31 - 1
 
 
 def listen(
@@ -115,6 +116,10 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         "grpc.absolute_max_metadata_size": settings.max_header_bytes,
         "grpc.max_allowed_incoming_connections": settings.max_connections,
         "grpc.max_concurrent_streams": settings.max_streams,
+        # Of more than 1000 calls that wait to be taken in gRPC cancels some without a word. Who is refused
+        # is to hear why, and when to come again. What waits is bounded by streams and their windows.
+        "grpc.server.max_pending_requests": _ANY_NUMBER,
+        "grpc.server.max_pending_requests_hard_limit": _ANY_NUMBER,
         "grpc.server_handshake_timeout_ms": _milliseconds(settings.handshake_seconds),
         "grpc.keepalive_time_ms": _milliseconds(settings.keepalive_seconds),
         "grpc.keepalive_timeout_ms": _milliseconds(_KEEPALIVE_ANSWER_SECONDS),
