@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -20,7 +20,7 @@ from dropserve_server.grpc.health import OVERALL
 from dropserve_server.grpc.status import INTERNAL_MESSAGE
 from dropserve_server.predictor import Predictor
 from support.open_inference import arrays_of, infer_request
-from support.service import ROW, SECONDS, Service, outcome, run
+from support.service import ROW, SECONDS, Service, cancelled, outcome, run
 
 
 async def refusal(call: Awaitable[object]) -> grpc.aio.AioRpcError:
@@ -55,12 +55,6 @@ def test_work_cancelled_on_our_side_still_gets_the_caller_a_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A handler that raises CancelledError leaves its caller waiting for ever (grpc#29248)."""
-
-    async def cancelled(*_: object, **__: object) -> NoReturn:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        future.cancel()
-        await future
-        raise AssertionError
 
     async def scenario(service: Service) -> None:
         monkeypatch.setattr(Predictor, "predict", cancelled)

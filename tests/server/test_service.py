@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import NoReturn
 
 import grpc
 import grpc.aio
@@ -17,7 +16,7 @@ from dropserve_models.errors import InputError
 from dropserve_server.grpc.status import INTERNAL_MESSAGE
 from dropserve_server.predictor import Predictor
 from support.prediction_client import array_of, request
-from support.service import ROW, SECONDS, Service, outcome, run
+from support.service import ROW, SECONDS, Service, cancelled, outcome, run
 
 
 def test_a_bug_is_internal_to_the_caller_and_a_trace_in_the_log(
@@ -64,12 +63,6 @@ def test_work_cancelled_on_our_side_still_gets_the_caller_a_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A handler that raises CancelledError leaves its caller waiting for ever (grpc#29248)."""
-
-    async def cancelled(*_: object, **__: object) -> NoReturn:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        future.cancel()
-        await future
-        raise AssertionError
 
     async def scenario(service: Service) -> None:
         monkeypatch.setattr(Predictor, "predict", cancelled)
