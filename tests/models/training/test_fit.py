@@ -61,7 +61,7 @@ def test_the_noise_is_learned_where_it_is() -> None:
     y = (0.1 + (x > 0)) * random.normal(size=(2000, 1))
     rows = Rows(torch.from_numpy(x), torch.from_numpy(y.astype(np.float32)))
     network, _ = trained(
-        GaussianNoise(1), rows, rows, hidden=(32,), hidden_drop=(0.0,), epochs=40, batch_size=64
+        GaussianNoise(1), rows, rows, hidden=(32,), hidden_drop=(0.0,), epochs=60, batch_size=200
     )
     outputs = network.evaluate(torch.tensor([[[-0.6], [0.6]]]))
     _, log_variance = GaussianNoise(1).split(outputs)
