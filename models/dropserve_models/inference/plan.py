@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,7 +32,7 @@ TAIL_SHARE = 0.5
 DRAWS_IN_ALL = 200
 """Draws of the last masks in a request of few passes, about."""
 MANY_PASSES = 100
-"""With so many, each has a single draw, and need not compute the units that it drops: a third of its work."""
+"""With so many, each has a single draw. What this drops need not be computed: a quarter of the time."""
 ORTHOGONAL_DRAWS = 8
 """As many draws of a pass share their products, where the layer after them has `ORTHOGONAL_WEIGHTS`: with
 fewer of either, the small products that take their place cost as much."""
@@ -99,14 +100,22 @@ class Plan:
     def _draws_a_pass(self, options: MonteCarloOptions) -> int:
         passes = min(options.passes, ADAPTIVE_PASSES) if options.adaptive else options.passes
         most = min(self.draws, DRAWS_IN_ALL // passes) if passes < MANY_PASSES else 1
-        # Where a unit is dropped in just so many draws of each pass, its own effect leaves no error at all.
-        even = [n for n in range(most, most // 2, -1) if (n * self.tail_rate).is_integer()]
-        return even[0] if even else most
+        return _even(most, self.tail_rate)
 
     def sorting_site(self, integrate: bool) -> int:
         """The site whose dropped units should be about as many in passes that are thinned together."""
         packed = {site for site in self.packed.values() if not (integrate and site == self.tail)}
         return max(packed, default=0)
+
+
+@lru_cache(maxsize=256)  # asked many times a request
+def _even(most: int, rate: float) -> int:
+    """How many draws, `most` or up to half as few.
+
+    Where a unit is dropped in just so many draws of each pass, its own effect leaves no error at all.
+    """
+    even = [n for n in range(most, most // 2, -1) if (n * rate).is_integer()]
+    return even[0] if even else most
 
 
 def make_plan(program: Program) -> Plan:

@@ -37,7 +37,7 @@ from dropserve_models.inference.program import (
 )
 from dropserve_models.inference.schedule import schedule
 from dropserve_models.inference.scratch import Scratch, alike
-from dropserve_models.inference.subnetworks import Layer, Units, pick, take
+from dropserve_models.inference.subnetworks import Layer, Units, gather, pick
 
 GATHER_RATE = 0.3
 """From this drop rate on, leaving stochastic inputs out of a product saves more than gathering them costs."""
@@ -229,13 +229,13 @@ class Runner:
             return self._tail_draws(weights, batch, masks, layer.biases(None))
         inputs = self._inputs(drop, masks, integrate)
         if inputs is not None and self._packing(drop.x, masks, integrate) is None:
-            batch = self._gather(batch, inputs)
+            batch = gather(batch, inputs, self._empty)
         if not self._subtracts(drop, integrate):
             return self._product_of_passes(weights, batch, layer.biases(outputs))
         lost = self._bmm(weights, batch)
         if (known := values.get(_full(step.out))) is not None:
             full = known.permute(1, 0, 2)
-            full = full if outputs is None else self._gather(full, outputs)
+            full = full if outputs is None else gather(full, outputs, self._empty)
         else:
             size = masks.strata[0][0]
             drops = drops_each(self.program.sites[drop.site].rate, size)
@@ -287,13 +287,6 @@ class Runner:
             product = torch.mm(weight, right[0], out=self._empty(len(weight), right.shape[2]))
             return product[None, : left.shape[1]]
         return torch.bmm(left, right, out=self._empty(*left.shape[:2], right.shape[2]))
-
-    def _gather(self, batch: Tensor, kept: Units) -> Tensor:
-        """The kept units [passes, width, rows] of [passes or 1, units, rows]."""
-        if batch.shape[0] == 1:
-            return take(batch[0], kept.index, self._empty)
-        index = kept.index[:, :, None].expand(-1, -1, batch.shape[2])
-        return torch.gather(batch, 1, index, out=self._empty(*index.shape))
 
 
 def _full(name: str) -> str:

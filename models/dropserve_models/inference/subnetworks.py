@@ -88,6 +88,14 @@ def take(rows: Tensor, index: Tensor, empty: Empty) -> Tensor:
     return taken
 
 
+def gather(batch: Tensor, kept: Units, empty: Empty) -> Tensor:
+    """The kept units [passes, width, rows] of values [passes or 1, units, rows]."""
+    if batch.shape[0] == 1:
+        return take(batch[0], kept.index, empty)
+    index = kept.index[:, :, None].expand(-1, -1, batch.shape[2])
+    return torch.gather(batch, 1, index, out=empty(*index.shape))
+
+
 def pick(constant: Tensor, kept: Units) -> Tensor:
     """The kept units of a constant [units, 1, 1], as [width, passes, 1]."""
     return constant.view(-1).index_select(0, kept.index.view(-1)).view(*kept.index.shape, 1).permute(1, 0, 2)
